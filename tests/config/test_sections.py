@@ -1,0 +1,48 @@
+import pytest
+from pydantic import ValidationError
+
+from titans_eqx.config import (
+    AttentionConfig,
+    DataConfig,
+    MemoryConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+SECTIONS = {
+    "model": ModelConfig,
+    "model.memory": MemoryConfig,
+    "model.attention": AttentionConfig,
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "mesh": MeshConfig,
+}
+
+
+@pytest.mark.parametrize("section", [*SECTIONS.values(), RunConfig])
+def test_every_section_has_defaults_is_frozen_and_can_be_hashed(section: type):
+    config = section()
+    assert config == section()
+    assert hash(config) == hash(section())
+    name = next(iter(section.model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(config, name, getattr(config, name))
+    with pytest.raises(TypeError):
+        section(1)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_key_is_described(name: str):
+    for key, field in SECTIONS[name].model_fields.items():
+        assert field.description, f"{name}.{key}"
+
+
+def test_a_section_built_in_code_is_checked():
+    with pytest.raises(ValueError, match="n_heads"):
+        MemoryConfig(n_heads=0)
+    with pytest.raises(ValueError, match=r"multiple of model\.memory\.n_heads"):
+        ModelConfig(d_model=100, memory=MemoryConfig(n_heads=3))

@@ -1,0 +1,133 @@
+"""What both kinds of attention share: heads, persistent tokens, positions, softmax."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from titans_eqx.nn.rope import rotate
+
+
+class AttentionHeads(eqx.Module):
+    """Query, key, value and output projections, with learned persistent tokens.
+
+    Persistent tokens are part of every attention context, depend on no input, and carry no
+    position (Titans, Eq. 19).
+    """
+
+    query_projection: eqx.nn.Linear
+    key_projection: eqx.nn.Linear
+    value_projection: eqx.nn.Linear
+    output_projection: eqx.nn.Linear
+    persistent_tokens: Float[Array, "n_persistent d_model"]
+
+    d_model: int = eqx.field(static=True)
+    n_heads: int = eqx.field(static=True)
+    rope_base: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_persistent: int,
+        rope_base: float,
+        *,
+        key: PRNGKeyArray,
+    ) -> None:
+        """Build the projections.
+
+        Args:
+            d_model: Width of the stream; `n_heads` divides it into even widths.
+            n_heads: Attention heads.
+            n_persistent: Persistent tokens; 0 for none.
+            rope_base: Wavelength base of the rotary positions.
+            key: Random key.
+
+        Raises:
+            ValueError: If the width cannot be divided so.
+        """
+        if d_model % n_heads != 0 or (d_model // n_heads) % 2 != 0:
+            raise ValueError(
+                "attention.n_heads must divide d_model into even widths (rotary "
+                f"positions turn pairs), got n_heads={n_heads} and d_model={d_model}."
+            )
+        keys = jr.split(key, 5)
+        self.query_projection, self.key_projection = (
+            eqx.nn.Linear(d_model, d_model, use_bias=False, key=k) for k in keys[:2]
+        )
+        self.value_projection, self.output_projection = (
+            eqx.nn.Linear(d_model, d_model, use_bias=False, key=k) for k in keys[2:4]
+        )
+        self.persistent_tokens = jr.normal(keys[4], (n_persistent, d_model))
+        self.d_model = d_model
+        self.n_heads = n_heads
+        self.rope_base = rope_base
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head."""
+        return self.d_model // self.n_heads
+
+    def queries(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+        """Queries of each head."""
+        return self._split(jax.vmap(self.query_projection)(x))
+
+    def keys(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+        """Keys of each head."""
+        return self._split(jax.vmap(self.key_projection)(x))
+
+    def values(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+        """Values of each head."""
+        return self._split(jax.vmap(self.value_projection)(x))
+
+    def rotate(
+        self, x: Float[Array, "seq heads d_head"], positions: Int[Array, " seq"]
+    ) -> Float[Array, "seq heads d_head"]:
+        """Give queries or keys a position."""
+        return rotate(x, positions, base=self.rope_base)
+
+    def attend(
+        self,
+        queries: Float[Array, "q_seq heads d_head"],
+        positions: Int[Array, " q_seq"],
+        keys: Float[Array, "kv_seq heads d_head"],
+        values: Float[Array, "kv_seq heads d_head"],
+        is_visible: Bool[Array, "q_seq kv_seq"],
+    ) -> Float[Array, "q_seq heads d_head"]:
+        """Softmax attention over [persistent tokens | keys].
+
+        Scores of persistent tokens use no rotation on either side, so they are the same
+        wherever in a segment or window the query stands.
+
+        Args:
+            queries: Queries, not rotated.
+            positions: Their positions.
+            keys: Keys, already rotated.
+            values: Values.
+            is_visible: Which keys a query may look at; persistent tokens always are.
+
+        Returns:
+            Weighted values; the softmax is taken in float32 or wider.
+        """
+        prefix_keys, prefix_values = (
+            self.keys(self.persistent_tokens),
+            self.values(self.persistent_tokens),
+        )
+        prefix_scores = jnp.einsum("qhd,khd->hqk", queries, prefix_keys)
+        scores = jnp.einsum("qhd,khd->hqk", self.rotate(queries, positions), keys)
+        scores = jnp.where(is_visible[None, :, :], scores, -jnp.inf)
+        scores = jnp.concatenate([prefix_scores, scores], axis=-1)
+        scores = scores * self.d_head**-0.5
+        wide = scores.astype(jnp.float32) if scores.dtype.itemsize < 4 else scores
+        weights = jax.nn.softmax(wide, axis=-1).astype(values.dtype)
+        all_values = jnp.concatenate([prefix_values, values])
+        return jnp.einsum("hqk,khd->qhd", weights, all_values)
+
+    def output(self, y: Float[Array, "seq heads d_head"]) -> Float[Array, "seq d_model"]:
+        """Join the heads and project back to the stream."""
+        return jax.vmap(self.output_projection)(y.reshape(y.shape[0], self.d_model))
+
+    def _split(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+        return x.reshape(x.shape[0], self.n_heads, self.d_head)
+

@@ -1,0 +1,159 @@
+"""The configuration of a training run: a model and everything around it."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from titans_eqx.config.model import ModelConfig
+from titans_eqx.config.section import Section, combination_error
+
+BYTES_VOCAB_SIZE: Final = 256
+MAX_SEED: Final = 2**32 - 1
+
+
+def _as_paths(value: object) -> object:
+    names = value if isinstance(value, list | tuple) else [value]
+    if value is not None and (
+        not names or not all(isinstance(name, str) and name for name in names)
+    ):
+        raise PydanticCustomError(
+            "paths", "must be a file, a folder or a glob, or a list of these"
+        )
+    return tuple(value) if isinstance(value, list) else value
+
+
+Paths = Annotated[str | tuple[str, ...] | None, BeforeValidator(_as_paths)]
+
+
+class DataConfig(Section):
+    """Which text is read, and how it is cut."""
+
+    source: Literal["stdlib"] = Field(
+        default="stdlib",
+        description="text when path is absent: the Python standard library's source",
+    )
+    path: Paths = Field(
+        default=None, description="training text: file, folder, glob or list of these"
+    )
+    eval_path: Paths = Field(
+        default=None, description="held-out text, same forms; absent = split off path"
+    )
+    eval_fraction: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="share of documents held out without eval_path",
+    )
+    seq_len: int = Field(default=256, ge=1, description="tokens in a training sequence")
+    tokenizer: str = Field(
+        default="bytes",
+        min_length=1,
+        description='"bytes", or the path of a tokenizer.json',
+    )
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="order of the training sequences"
+    )
+
+
+class OptimizerConfig(Section):
+    """AdamW with a warm-up and a cosine."""
+
+    learning_rate: float = Field(
+        default=3e-3, gt=0, description="largest step, reached after the warm-up"
+    )
+    warmup_steps: int = Field(
+        default=50, ge=0, description="steps of linear rise; at most train.steps"
+    )
+    weight_decay: float = Field(
+        default=0.1, ge=0, description="per unit of learning rate; matrices only"
+    )
+    clip_norm: float = Field(
+        default=1.0, gt=0, description="largest norm of the whole gradient"
+    )
+    final_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="last learning rate over the largest"
+    )
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="memory of the gradient's mean"
+    )
+    beta2: float = Field(
+        default=0.95, ge=0, lt=1, description="memory of the gradient's square"
+    )
+
+
+class TrainConfig(Section):
+    """How long to train, and what to do on the way; 0 in an `*_every` means never."""
+
+    steps: int = Field(default=1000, ge=1, description="optimizer steps in all")
+    batch_size: int = Field(
+        default=16, ge=1, description="sequences in a step, over all devices"
+    )
+    eval_every: int = Field(
+        default=200, ge=0, description="steps between evaluations; 0 = never"
+    )
+    eval_rows: int = Field(
+        default=64, ge=1, description="held-out sequences in an evaluation"
+    )
+    checkpoint_every: int = Field(
+        default=200, ge=0, description="steps between checkpoints; 0 = never"
+    )
+    log_every: int = Field(
+        default=10, ge=0, description="steps between lines of metrics; 0 = never"
+    )
+    sample_every: int = Field(
+        default=200, ge=0, description="steps between text samples; 0 = never"
+    )
+    sample_len: int = Field(default=200, ge=1, description="tokens in a text sample")
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="initial weights and samples"
+    )
+
+
+class MeshConfig(Section):
+    """How devices share the work."""
+
+    data: int = Field(
+        default=0, ge=0, description="devices along the batch; 0 = all there are"
+    )
+
+
+class RunConfig(Section):
+    """Everything a training run depends on."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="the model")
+    data: DataConfig = Field(default=DataConfig(), description="the text")
+    optimizer: OptimizerConfig = Field(
+        default=OptimizerConfig(), description="the optimizer"
+    )
+    train: TrainConfig = Field(default=TrainConfig(), description="the run")
+    mesh: MeshConfig = Field(default=MeshConfig(), description="the devices")
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "RunConfig":
+        vocab_size = self.model.vocab_size
+        if self.data.tokenizer == "bytes" and vocab_size < BYTES_VOCAB_SIZE:
+            raise combination_error(
+                f"model.vocab_size must be >= {BYTES_VOCAB_SIZE} with "
+                f'data.tokenizer = "bytes", got {vocab_size}',
+                "model.vocab_size",
+                "data.tokenizer",
+            )
+        warmup, steps = self.optimizer.warmup_steps, self.train.steps
+        if warmup > steps:
+            raise combination_error(
+                f"optimizer.warmup_steps must be <= train.steps, got {warmup} and "
+                f"{steps}; shorten the warm-up or train longer",
+                "optimizer.warmup_steps",
+                "train.steps",
+            )
+        batch_size, devices = self.train.batch_size, self.mesh.data
+        if devices > 0 and batch_size % devices != 0:
+            raise combination_error(
+                "train.batch_size must be a multiple of mesh.data, got "
+                f"{batch_size} and {devices}; "
+                f"batch_size = {-(-batch_size // devices) * devices} would do",
+                "train.batch_size",
+                "mesh.data",
+            )
+        return self

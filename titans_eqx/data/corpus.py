@@ -1,0 +1,136 @@
+"""Corpus: documents as one stream of tokens that need not fit in memory."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from titans_eqx.data.documents import Document, TextPaths, find_documents
+from titans_eqx.data.errors import DataError
+from titans_eqx.data.split import split_documents
+from titans_eqx.data.stream import Piece, TokenStream
+from titans_eqx.data.token_cache import cached_tokens
+from titans_eqx.data.tokenizer import ByteTokenizer, Tokenizer, token_dtype
+
+
+class Corpus:
+    """The tokens of some documents, with a separator between two of them.
+
+    Bytes are mapped from the documents themselves; ids of any other tokenizer come
+    from a flat file in the user's cache folder.
+
+    Attributes:
+        name: What messages call it, such as "the training text".
+        documents: The texts, in the order of the stream.
+        n_tokens: Length of the stream, separators included.
+        n_bytes: Bytes of raw text, without separators: the divisor of bits per byte.
+        fingerprint: Hash of the documents' names and sizes and of the tokenizer.
+    """
+
+    name: str
+    documents: tuple[Document, ...]
+    n_tokens: int
+    n_bytes: int
+    fingerprint: str
+
+    def __init__(
+        self,
+        documents: tuple[Document, ...],
+        tokenizer: Tokenizer,
+        *,
+        name: str = "the text",
+    ) -> None:
+        """Lay out the corpus; encodes the documents first unless tokens are bytes.
+
+        Args:
+            documents: At least one.
+            tokenizer: Decides what a token is.
+            name: What messages call this corpus.
+
+        Raises:
+            DataError: If there is no document or encoding fails.
+        """
+        if not documents:
+            raise DataError(f"{name} has no documents")
+        self.name = name
+        self.documents = documents
+        if isinstance(tokenizer, ByteTokenizer):
+            pieces = [
+                Piece(path=one.path, offset=one.offset, length=one.length)
+                for one in documents
+            ]
+        else:
+            pieces = [cached_tokens(documents, tokenizer)]
+        self._stream = TokenStream(
+            pieces,
+            dtype=token_dtype(tokenizer.vocab_size),
+            separator=tokenizer.separator,
+        )
+        self.n_tokens = self._stream.n_tokens
+        self.n_bytes = sum(one.length for one in documents)
+        self.fingerprint = _fingerprint(documents, tokenizer)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Copy the tokens from `start` to before `stop`, as the tokenizer's dtype.
+
+        Raises:
+            IndexError: If the range is not inside the corpus.
+            DataError: If a file vanished, shrank or cannot be read.
+        """
+        return self._stream.read(start, stop)
+
+    def text_bytes(self) -> Iterator[bytes]:
+        """Yield the raw text in pieces of at most 1 MiB, `n_bytes` in all.
+
+        Raises:
+            DataError: If a file vanished, shrank or cannot be read.
+        """
+        for document in self.documents:
+            yield from document.chunks()
+
+
+def open_corpora(
+    source: str,
+    path: TextPaths | None,
+    eval_path: TextPaths | None,
+    eval_fraction: float,
+    tokenizer: Tokenizer,
+) -> tuple[Corpus, Corpus]:
+    """Open the training and the held-out corpus that a config names.
+
+    Args:
+        source: "stdlib"; looked at only when `path` is None.
+        path: File, folder, glob, or a list of these.
+        eval_path: The held-out text in the same forms. Files that `path` names
+            too are taken out of training. None: split off by document.
+        eval_fraction: Share of the documents to hold out when `eval_path` is None.
+        tokenizer: Decides what a token is.
+
+    Returns:
+        The training corpus and the held-out corpus.
+
+    Raises:
+        DataError: If either side has no usable text.
+    """
+    documents = find_documents(source, path)
+    if eval_path is None:
+        train, held_out = split_documents(documents, eval_fraction)
+    else:
+        held_out = find_documents(source, eval_path)
+        taken = {one.path.resolve() for one in held_out}
+        train = tuple(one for one in documents if one.path.resolve() not in taken)
+        if not train:
+            raise DataError(
+                "data.eval_path holds out every document; nothing is left to train on"
+            )
+    return (
+        Corpus(train, tokenizer, name="the training text"),
+        Corpus(held_out, tokenizer, name="the held-out text"),
+    )
+
+
+def _fingerprint(documents: tuple[Document, ...], tokenizer: Tokenizer) -> str:
+    rows = [[one.name, one.offset, one.length] for one in documents]
+    content = json.dumps([tokenizer.fingerprint, rows])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,92 @@
+"""Split: which documents are held out.
+
+A document is held out by the hash of its own name, so its side does not depend on
+the order or the number of the other documents. Only when that leaves one side
+empty, as it may with few documents, does the choice look at all of them.
+"""
+
+import hashlib
+from typing import Final
+
+from titans_eqx.data.documents import Document
+from titans_eqx.data.errors import DataError
+
+_MAX_CHARACTER_BYTES: Final = 4
+
+Documents = tuple[Document, ...]
+
+
+def split_documents(
+    documents: Documents, eval_fraction: float
+) -> tuple[Documents, Documents]:
+    """Split documents into training and held-out ones, both sides non-empty.
+
+    A single document is cut in two: its end is held out.
+
+    Args:
+        documents: At least one.
+        eval_fraction: Share of the documents (of the bytes, for a single one)
+            to hold out, expected value, in (0, 1).
+
+    Returns:
+        Training documents and held-out documents, each in the given order.
+
+    Raises:
+        DataError: If there is nothing to split.
+    """
+    if not 0 < eval_fraction < 1:
+        raise DataError(
+            f"data.eval_fraction must be between 0 and 1, got {eval_fraction}"
+        )
+    if not documents:
+        raise DataError("no documents to split")
+    if len(documents) == 1:
+        return _cut(documents[0], eval_fraction)
+    held_out = {one for one in documents if _position(one)[0] < eval_fraction}
+    if not held_out:
+        held_out = {min(documents, key=_position)}
+    elif len(held_out) == len(documents):
+        held_out.remove(max(documents, key=_position))
+    return (
+        tuple(one for one in documents if one not in held_out),
+        tuple(one for one in documents if one in held_out),
+    )
+
+
+def _position(document: Document) -> tuple[float, str]:
+    """Place a document in [0, 1) by its name; the path only breaks ties."""
+    name = document.name.encode("utf-8", errors="surrogateescape")
+    digest = hashlib.sha256(name).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48, str(document.path)
+
+
+def _cut(document: Document, eval_fraction: float) -> tuple[Documents, Documents]:
+    n_held_out = max(1, round(document.length * eval_fraction))
+    n_train = _character_start(document, document.length - n_held_out)
+    n_held_out = document.length - n_train
+    if n_train < 1 or n_held_out < 1:
+        raise DataError(
+            f"{document.path} is too short to split ({document.length} bytes); "
+            "give more text in data.path, or data.eval_path"
+        )
+    name, path, offset = document.name, document.path, document.offset
+    return (
+        (Document(name=name, path=path, offset=offset, length=n_train),),
+        (Document(name=name, path=path, offset=offset + n_train, length=n_held_out),),
+    )
+
+
+def _character_start(document: Document, cut: int) -> int:
+    """Move a cut forward to the next start of a UTF-8 character."""
+    try:
+        with document.path.open("rb") as file:
+            file.seek(document.offset + cut)
+            following = file.read(_MAX_CHARACTER_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {document.path}: {error.strerror}") from error
+    n_continuation = 0
+    for value in following[: _MAX_CHARACTER_BYTES - 1]:
+        if value & 0xC0 != 0x80:
+            break
+        n_continuation += 1
+    return min(cut + n_continuation, document.length)

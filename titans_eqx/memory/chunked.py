@@ -1,0 +1,326 @@
+"""The fast form of the memory: one chunk at a time, in matrix products only.
+
+All gradients of a chunk are taken at its anchor, so they come from one forward and one
+backward pass over its rows. The gradient of a linear map at token `i` is rank one,
+`u_i = a_i^T g_i` (input and output gradient of the map), so the map with the weights of time
+`t` is applied to a row `x_t` without building them:
+
+    x_t M_t = A_t (x_t M) + f_t (x_t S) - sum_{i <= t} H[t, i] (x_t . a_i) theta_i g_i
+
+which is one masked, attention-like product for each memory layer; see `decay.py` for `A`,
+`f` and `H`. Equal to `scan_tokens` up to rounding, whatever the chunk length.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.boundary import select
+from titans_eqx.memory.decay import ChunkDecay, before_own_write, chunk_decay
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.recurrent import decay_target
+from titans_eqx.memory.rule import UpdateRule
+from titans_eqx.memory.state import MemoryInputs, MemoryState
+from titans_eqx.nn.varying import scan, vary_like
+from titans_eqx.nn.span import Span
+
+
+def scan_chunks(
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: MemoryState,
+    *,
+    chunk_len: int,
+    rule: UpdateRule | None = None,
+    initial: MemoryWeights | None = None,
+) -> tuple[Float[Array, "seq d"], MemoryState]:
+    """Write and read a sequence chunk by chunk; same meaning as `scan_tokens`.
+
+    Args:
+        net: Structure of the memory.
+        inputs: Queries, keys, values and gates of the tokens, any number of them.
+        state: Memory before the first of them, at any phase.
+        chunk_len: Tokens per anchor.
+        rule: Clipping, forgetting, read order and gradient filters; default `UpdateRule()`.
+        initial: M_0, needed when the rule decays towards it.
+
+    Returns:
+        Reads `y_t`, and the memory after the last token.
+
+    Raises:
+        ValueError: If `initial` is missing and the rule decays towards it.
+    """
+    n_tokens = inputs.queries.shape[0]
+    span = Span.placed(n_tokens, state.phase, chunk_len)
+    reads, state = scan_slots(
+        net,
+        span.place(inputs),
+        span,
+        state,
+        chunk_len=chunk_len,
+        rule=rule,
+        initial=initial,
+    )
+    return span.take(reads, n_tokens), state
+
+
+def scan_slots(
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    span: Span,
+    state: MemoryState,
+    *,
+    chunk_len: int,
+    rule: UpdateRule | None = None,
+    initial: MemoryWeights | None = None,
+    chunks_read: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "slots d"], MemoryState]:
+    """The work of `scan_chunks` on inputs whose slots are aligned with the chunks.
+
+    Args:
+        net: Structure of the memory.
+        inputs: One row a slot; rows of padding may hold anything finite.
+        span: Which slots are real. Its first real slot lies `state.phase` slots into a chunk.
+        state: Memory before the first real slot.
+        chunk_len: Tokens per anchor.
+        rule: Clipping, forgetting, read order and gradient filters; default `UpdateRule()`.
+        initial: M_0, needed when the rule decays towards it.
+        chunks_read: Chunks finished by the caller before, for `truncate_every`; default 0.
+
+    Returns:
+        Reads (meaningless at padding), and the memory after the last real slot.
+
+    Raises:
+        ValueError: If `initial` is missing and the rule decays towards it.
+    """
+    rule = rule or UpdateRule()
+    chunks = _ChunkScan(net, rule, decay_target(rule, initial, state.weights), chunk_len)
+    if chunks_read is None:
+        chunks_read = jnp.zeros((), jnp.int32)
+    length = span.length
+    if not span.is_whole:
+        n_chunks = -(-length // chunk_len)
+        padded = Span(span.start, span.stop, n_chunks * chunk_len, is_whole=False)
+        inputs = jax.tree.map(lambda x: _pad_rows(x, padded.length - length), inputs)
+        reads, state = chunks.padded(inputs, padded, state, chunks_read)
+        return reads[:length], state
+
+    # Every slot is real, so the anchor of each whole chunk is the running weights, and only a
+    # last, unfinished chunk needs the general form.
+    n_whole = length // chunk_len * chunk_len
+    reads = []
+    if n_whole > 0:
+        whole = jax.tree.map(lambda x: x[:n_whole], inputs)
+        part, state = chunks.whole(whole, state, chunks_read)
+        reads.append(part)
+    if n_whole < length:
+        rest = jax.tree.map(lambda x: x[n_whole:], inputs)
+        rest = jax.tree.map(lambda x: _pad_rows(x, chunk_len - x.shape[0]), rest)
+        rest_span = Span.leading(length - n_whole, chunk_len)
+        chunks_read = chunks_read + n_whole // chunk_len
+        part, state = chunks.padded(rest, rest_span, state, chunks_read)
+        reads.append(part[: length - n_whole])
+    return jnp.concatenate(reads), state
+
+
+class _Chunk(eqx.Module):
+    """One chunk of inputs with its decay factors (one for each memory layer)."""
+
+    queries: Float[Array, "chunk d"]
+    keys: Float[Array, "chunk d"]
+    values: Float[Array, "chunk d"]
+    step: Float[Array, "chunk depth"]
+    written: ChunkDecay
+    seen: ChunkDecay
+
+
+class _ChunkScan(eqx.Module):
+    """What stays the same over all chunks of a call."""
+
+    net: AbstractMemoryNet
+    rule: UpdateRule = eqx.field(static=True)
+    target: MemoryWeights | None
+    chunk_len: int = eqx.field(static=True)
+
+    def whole(
+        self, inputs: MemoryInputs, state: MemoryState, chunks_read: Int[Array, ""]
+    ) -> tuple[Float[Array, "slots d"], MemoryState]:
+        """Whole chunks from a chunk boundary: the weights are their own anchor."""
+        n_slots = inputs.queries.shape[0]
+        chunks = self.split(inputs, Span.whole(n_slots))
+        numbers = chunks_read + _count(n_slots // self.chunk_len)
+
+        @jax.checkpoint
+        def body(carry, xs):
+            weights, momentum = carry
+            chunk, number = xs
+            reads, weights, momentum = self.read_and_write(
+                chunk, weights, weights, momentum
+            )
+            is_end = jnp.ones((), bool)
+            return self.rule.boundary.carry((weights, momentum), number, is_end), reads
+
+        start = (state.weights, state.momentum)
+        (weights, momentum), reads = scan(body, start, (chunks, numbers))
+        state = MemoryState(
+            anchor=weights, weights=weights, momentum=momentum, phase=state.phase
+        )
+        return reads.reshape(n_slots, -1), state
+
+    def padded(
+        self,
+        inputs: MemoryInputs,
+        span: Span,
+        state: MemoryState,
+        chunks_read: Int[Array, ""],
+    ) -> tuple[Float[Array, "slots d"], MemoryState]:
+        """Chunks of which any part may be padding, from any phase."""
+        chunks = self.split(inputs, span)
+        ends = _count(span.length // self.chunk_len) * self.chunk_len
+        is_full = (ends > span.start) & (ends <= span.stop)
+        numbers = chunks_read + jnp.cumsum(is_full, dtype=jnp.int32)
+
+        @jax.checkpoint
+        def body(carry, xs):
+            anchor, weights, momentum = carry
+            chunk, is_full, number = xs
+            reads, weights, momentum = self.read_and_write(
+                chunk, anchor, weights, momentum
+            )
+            weights, momentum = self.rule.boundary.carry(
+                (weights, momentum), number, is_full
+            )
+            return (select(is_full, weights, anchor), weights, momentum), reads
+
+        start = (state.anchor, state.weights, state.momentum)
+        carry, reads = scan(body, start, (chunks, is_full, numbers))
+        phase = jnp.where(
+            span.stop > span.start, span.stop % self.chunk_len, state.phase
+        )
+        state = MemoryState(*carry, phase=phase)
+        return reads.reshape(span.length, -1), state
+
+    def split(self, inputs: MemoryInputs, span: Span) -> _Chunk:
+        """Inputs and decay factors with a leading axis of chunks."""
+
+        def fold(x: Array) -> Array:
+            return x.reshape(-1, self.chunk_len, *x.shape[1:])
+
+        def one_chunk(inputs: MemoryInputs, is_real: Array) -> _Chunk:
+            column = is_real[:, None]
+            written = jax.vmap(chunk_decay, in_axes=(1, 1, None))(
+                jnp.where(column, inputs.decay, 0),
+                jnp.where(column, inputs.momentum, 1),
+                is_real,
+            )
+            is_read_late = self.rule.read == "after"
+            return _Chunk(
+                queries=inputs.queries,
+                keys=inputs.keys,
+                values=inputs.values,
+                step=jnp.where(column, inputs.step, 0),
+                written=written,
+                seen=written if is_read_late else jax.vmap(before_own_write)(written),
+            )
+
+        folded, is_real = jax.tree.map(fold, (inputs, span.mask()))
+        return jax.vmap(one_chunk)(folded, is_real)
+
+    def read_and_write(
+        self,
+        chunk: _Chunk,
+        anchor: MemoryWeights,
+        weights: MemoryWeights,
+        momentum: MemoryWeights,
+    ) -> tuple[Float[Array, "chunk d"], MemoryWeights, MemoryWeights]:
+        """Reads of one chunk, and weights and momentum after it."""
+        anchor = self.rule.boundary.anchor(anchor)
+        layer_inputs, gradients = surprise_factors(
+            self.net, anchor, chunk.keys, chunk.values
+        )
+        square_norm = sum(
+            jnp.sum(jnp.square(a), axis=1) * jnp.sum(jnp.square(g), axis=1)
+            for a, g in zip(layer_inputs, gradients, strict=True)
+        )
+        step = chunk.step * self.rule.clip_scale(square_norm)[:, None]
+        steps = tuple(step[:, i, None] * g for i, g in enumerate(gradients))
+
+        def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
+            seen = _layer(chunk.seen, layer)
+            from_chunk = (seen.written * (x @ layer_inputs[layer].T)) @ steps[layer]
+            before = seen.kept[:, None] * (x @ weights[layer])
+            pushed = seen.pushed[:, None] * (x @ momentum[layer])
+            if self.target is None:
+                return before + pushed - from_chunk
+            pulled = (1 - seen.kept)[:, None] * (x @ self.target[layer])
+            return before + pulled + pushed - from_chunk
+
+        reads = self.net.forward(linear, chunk.queries)
+        new_weights, new_momentum = [], []
+        for layer, (a, g) in enumerate(zip(layer_inputs, steps, strict=True)):
+            last = _layer(chunk.written, layer)
+            m = last.kept[-1] * weights[layer] + last.pushed[-1] * momentum[layer]
+            m = m - (last.written[-1][:, None] * a).T @ g
+            if self.target is not None:
+                m = m + (1 - last.kept[-1]) * self.target[layer]
+            s = last.momentum_kept * momentum[layer]
+            s = s - (last.momentum_written[:, None] * a).T @ g
+            new_weights.append(m)
+            new_momentum.append(s)
+        return reads, tuple(new_weights), tuple(new_momentum)
+
+
+def surprise_factors(
+    net: AbstractMemoryNet,
+    anchor: MemoryWeights,
+    keys: Float[Array, "chunk d"],
+    values: Float[Array, "chunk d"],
+) -> tuple[tuple[Float[Array, "chunk _"], ...], tuple[Float[Array, "chunk _"], ...]]:
+    """The surprise of each token as rank-one factors (Titans, Eq. 12).
+
+    A zero added after each linear map has, row by row, the gradient of that map's output, so
+    one backward pass serves any network.
+
+    Args:
+        net: Structure of the memory.
+        anchor: Weights at which all gradients of the chunk are taken.
+        keys: Keys k_i.
+        values: Targets v_i.
+
+    Returns:
+        Inputs `a_i` and output gradients `g_i` of each linear map; the gradient of that map's
+        weights at token `i` is `a_i^T g_i`.
+    """
+
+    def loss(
+        zeros: tuple[Float[Array, "chunk _"], ...],
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, "chunk _"], ...]]:
+        layer_inputs: list[Array] = []
+
+        def linear(layer: int, x: Array) -> Array:
+            layer_inputs.append(x)
+            return x @ anchor[layer] + zeros[layer]
+
+        error = net.forward(linear, keys) - values
+        return 0.5 * jnp.sum(jnp.square(error)), tuple(layer_inputs)
+
+    zeros = tuple(
+        jnp.zeros((keys.shape[0], d_out), keys.dtype) for _, d_out in net.shapes
+    )
+    zeros = vary_like(zeros, (anchor, keys, values))
+    gradients, layer_inputs = jax.grad(loss, has_aux=True)(zeros)
+    return layer_inputs, gradients
+
+
+def _layer(factors: ChunkDecay, layer: int) -> ChunkDecay:
+    return jax.tree.map(lambda x: x[layer], factors)
+
+
+def _count(n: int) -> Int[Array, " {n}"]:
+    return jnp.arange(1, n + 1, dtype=jnp.int32)
+
+
+def _pad_rows(x: Array, n: int) -> Array:
+    return jnp.pad(x, [(0, n)] + [(0, 0)] * (x.ndim - 1))

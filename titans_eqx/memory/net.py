@@ -1,0 +1,135 @@
+"""The network whose weights are the memory.
+
+A memory network is any composition of linear maps with functions that have no parameters
+and act on each row by itself. It is written once, against a `linear` callback, and the
+callback decides what a linear map does: multiply by weights (a plain read), record its input
+and expose its gradient (a write), or apply a whole chunk of per-token weights that are never
+built (the chunked read). So a new network gets every form of the rule from one new class.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from titans_eqx.axes import MemoryWeights
+from titans_eqx.nn.norm import standardize
+
+LinearMap: TypeAlias = Callable[
+    [int, Float[Array, "*rows d_in"]], Float[Array, "*rows d_out"]
+]
+"""Applies memory layer `l` (first argument) to rows."""
+
+
+class AbstractMemoryNet(eqx.Module):
+    """Structure of a memory; the weights are kept apart, because they belong to a sequence."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """`(d_in, d_out)` of each linear map, in the order of application."""
+
+    @abstractmethod
+    def forward(
+        self, linear: LinearMap, x: Float[Array, "*rows d"]
+    ) -> Float[Array, "*rows d"]:
+        """The network with its linear maps left open.
+
+        Args:
+            linear: Called exactly once for each memory layer, in order.
+            x: Rows; everything between the maps must act on each row by itself.
+
+        Returns:
+            Rows of the same width.
+        """
+
+    def __call__(
+        self, weights: MemoryWeights, x: Float[Array, "*rows d"]
+    ) -> Float[Array, "*rows d"]:
+        """Read the memory: `M(x)` (Titans, Eq. 15).
+
+        Args:
+            weights: Fast weights M.
+            x: One query, or one in each row.
+
+        Returns:
+            What the memory holds for each query.
+        """
+        return self.forward(lambda layer, rows: rows @ weights[layer], x)
+
+    def init(self, key: PRNGKeyArray) -> MemoryWeights:
+        """Draw M_0.
+
+        Args:
+            key: Random key.
+
+        Returns:
+            Normal weights of variance `1 / d_in`; never zero, since an all-zero deep memory
+            has no gradient.
+        """
+        keys = jr.split(key, len(self.shapes))
+        return tuple(
+            jr.normal(k, shape) * shape[0] ** -0.5
+            for k, shape in zip(keys, self.shapes, strict=True)
+        )
+
+
+class MemoryNet(AbstractMemoryNet):
+    """MLP memory `M(x) = x + LN(W_depth gelu( ... gelu(W_1 x)))`, without biases."""
+
+    d: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    expansion: int = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
+    norm: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        d: int,
+        depth: int = 2,
+        expansion: int = 4,
+        *,
+        residual: bool = True,
+        norm: bool = True,
+    ) -> None:
+        """Describe the network; its weights come from `init`.
+
+        Args:
+            d: Width of queries, keys and values.
+            depth: Number of linear maps; 1 is the linear memory.
+            expansion: Hidden width over `d`; unused at depth 1.
+            residual: Add the input to the output.
+            norm: Normalise the output of the last map (parameter-free layer norm).
+
+        Raises:
+            ValueError: If `d`, `depth` or `expansion` is less than 1.
+        """
+        for name, value in (("d", d), ("depth", depth), ("expansion", expansion)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {name}={value}.")
+        self.d = d
+        self.depth = depth
+        self.expansion = expansion
+        self.residual = residual
+        self.norm = norm
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """`(d_in, d_out)` of each linear map, in the order of application."""
+        widths = [self.d, *[self.d * self.expansion] * (self.depth - 1), self.d]
+        return tuple(zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(
+        self, linear: LinearMap, x: Float[Array, "*rows d"]
+    ) -> Float[Array, "*rows d"]:
+        """The MLP with its linear maps left open; see `AbstractMemoryNet.forward`."""
+        rows = linear(0, x)
+        for layer in range(1, self.depth):
+            rows = linear(layer, jax.nn.gelu(rows))
+        if self.norm:
+            rows = standardize(rows)
+        return x + rows if self.residual else rows

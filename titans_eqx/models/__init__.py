@@ -1,0 +1,7 @@
+"""The Titans variants and the language model around them."""
+
+from titans_eqx.models.block import AbstractMixer as AbstractMixer
+from titans_eqx.models.block import Block as Block
+from titans_eqx.models.language_model import ModelState as ModelState
+from titans_eqx.models.language_model import TitansLM as TitansLM
+from titans_eqx.models.language_model import build_model as build_model

@@ -1,0 +1,116 @@
+"""The language model: embedding, layers, head."""
+
+from typing import Final, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from titans_eqx.config import ModelConfig
+from titans_eqx.models.kinds import layer_kinds
+from titans_eqx.models.stack import LayerStack, group_layers
+
+# Small beside what the layers add, or a tied head would start by predicting its own input.
+EMBEDDING_SCALE: Final = 0.02
+
+ModelState: TypeAlias = tuple[PyTree[Array], ...]
+"""The states of all layers, one entry for each stack of layers; its size never changes."""
+
+
+class TitansLM(eqx.Module):
+    """A causal language model over token ids; every variant is this module."""
+
+    embedding: Float[Array, "vocab d_model"]
+    stacks: tuple[LayerStack, ...]
+    norm: eqx.nn.RMSNorm
+    head: eqx.nn.Linear | None  # None: tied to the embedding
+
+    def __init__(self, config: ModelConfig, *, key: PRNGKeyArray) -> None:
+        """Build the model that a config describes.
+
+        Args:
+            config: Sizes and options.
+            key: Random key.
+        """
+        groups = group_layers(layer_kinds(config))
+        embedding_key, head_key, *keys = jr.split(key, 2 + len(groups))
+        self.embedding = EMBEDDING_SCALE * jr.normal(
+            embedding_key, (config.vocab_size, config.d_model)
+        )
+        self.stacks = tuple(
+            LayerStack(kinds, n_repeats, config, key=k)
+            for (kinds, n_repeats), k in zip(groups, keys, strict=True)
+        )
+        self.norm = eqx.nn.RMSNorm(config.d_model, use_bias=False)
+        self.head = (
+            None
+            if config.tied_embeddings
+            else eqx.nn.Linear(
+                config.d_model, config.vocab_size, use_bias=False, key=head_key
+            )
+        )
+
+    def init_state(self) -> ModelState:
+        """The state before the first token: fresh memories, empty windows."""
+        return tuple(stack.init_state() for stack in self.stacks)
+
+    def __call__(
+        self, tokens: Int[Array, " seq"], state: ModelState | None = None
+    ) -> tuple[Float[Array, "seq vocab"], ModelState]:
+        """Predict the next token at every token of a piece of a sequence.
+
+        Args:
+            tokens: Token ids, at least one.
+            state: What an earlier call returned, to go on with its stream; None for a fresh
+                sequence.
+
+        Returns:
+            Logits for the token after each one, and the state after the last.
+        """
+        x = jax.vmap(self._embed)(tokens)
+        states = (None,) * len(self.stacks) if state is None else state
+        after = []
+        for stack, stack_states in zip(self.stacks, states, strict=True):
+            x, stack_states = stack(x, stack_states)
+            after.append(stack_states)
+        return jax.vmap(self._logits)(x), tuple(after)
+
+    def step(
+        self, token: Int[Array, ""], state: ModelState
+    ) -> tuple[Float[Array, " vocab"], ModelState]:
+        """Read one token, in time and memory that do not depend on its position.
+
+        Args:
+            token: Token id.
+            state: State before it.
+
+        Returns:
+            Logits for the next token, and the next state.
+        """
+        x = self._embed(token)
+        after = []
+        for stack, stack_states in zip(self.stacks, state, strict=True):
+            x, stack_states = stack.step(x, stack_states)
+            after.append(stack_states)
+        return self._logits(x), tuple(after)
+
+    def _embed(self, token: Int[Array, ""]) -> Float[Array, " d_model"]:
+        return self.embedding[token]
+
+    def _logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
+        x = self.norm(x)
+        return self.embedding @ x if self.head is None else self.head(x)
+
+
+def build_model(config: ModelConfig, *, key: PRNGKeyArray) -> TitansLM:
+    """Build the model that a config describes.
+
+    Args:
+        config: Sizes and options.
+        key: Random key.
+
+    Returns:
+        A model with freshly drawn weights.
+    """
+    return TitansLM(config, key=key)

@@ -1,0 +1,119 @@
+"""Layers run by one `lax.scan`, so that compile time does not grow with depth."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from titans_eqx.config import ModelConfig
+from titans_eqx.models.block import Block
+from titans_eqx.models.kinds import LayerKind, build_block
+from titans_eqx.nn.varying import scan
+
+
+class LayerStack(eqx.Module):
+    """A short pattern of different blocks, repeated; each block is stacked over repeats."""
+
+    pattern: tuple[Block, ...]  # leading axis of every array: repeats
+
+    def __init__(
+        self,
+        kinds: Sequence[LayerKind],
+        n_repeats: int,
+        config: ModelConfig,
+        *,
+        key: PRNGKeyArray,
+    ) -> None:
+        """Build `n_repeats` copies of the pattern, each with weights of its own.
+
+        Args:
+            kinds: The blocks of the pattern, in order.
+            n_repeats: How often the pattern is applied.
+            config: Sizes and options of the model.
+            key: Random key.
+        """
+        keys = jr.split(key, (len(kinds), n_repeats))
+        self.pattern = tuple(
+            eqx.filter_vmap(lambda k, kind=kind: build_block(kind, config, key=k))(ks)
+            for kind, ks in zip(kinds, keys, strict=True)
+        )
+
+    def init_state(self) -> PyTree[Array]:
+        """The states of all layers, stacked over repeats, before the first token."""
+        return tuple(
+            eqx.filter_vmap(lambda block: block.init_state())(block)
+            for block in self.pattern
+        )
+
+    def __call__(
+        self, x: Float[Array, "seq d_model"], states: PyTree[Array] | None
+    ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
+        """Run all layers on a piece of a sequence.
+
+        Args:
+            x: The residual stream.
+            states: What `init_state` or an earlier call returned; None for a fresh
+                sequence.
+
+        Returns:
+            The stream after the last layer, and the states after the last token.
+        """
+        if states is None:
+            return self._scan(lambda block, x, _: block(x, None), x, None)
+        return self._scan(lambda block, x, state: block(x, state), x, states)
+
+    def step(
+        self, x: Float[Array, " d_model"], states: PyTree[Array]
+    ) -> tuple[Float[Array, " d_model"], PyTree[Array]]:
+        """Run all layers on one token.
+
+        Args:
+            x: The residual stream at the token.
+            states: The states before it.
+
+        Returns:
+            The stream after the last layer, and the next states.
+        """
+        return self._scan(lambda block, x, state: block.step(x, state), x, states)
+
+    def _scan(self, apply, x: Array, states: PyTree[Array] | None):
+        arrays, static = eqx.partition(self.pattern, eqx.is_array)
+        no_states = (None,) * len(self.pattern)
+
+        def body(x: Array, xs: PyTree) -> tuple[Array, PyTree]:
+            arrays, states = xs
+            after = []
+            for block, state in zip(eqx.combine(arrays, static), states, strict=True):
+                x, state = apply(block, x, state)
+                after.append(state)
+            return x, tuple(after)
+
+        return scan(body, x, (arrays, states or no_states))
+
+
+def group_layers(
+    kinds: Sequence[LayerKind],
+) -> list[tuple[tuple[LayerKind, ...], int]]:
+    """Split a list of layers into patterns that repeat.
+
+    Args:
+        kinds: What each layer is, first to last.
+
+    Returns:
+        Pairs of a pattern and its number of repeats: the shortest pattern that repeats over
+        the whole depth if there is one, else the runs of equal layers.
+    """
+    n_layers = len(kinds)
+    for length in range(1, n_layers // 2 + 1):
+        pattern = tuple(kinds[:length])
+        if n_layers % length == 0 and pattern * (n_layers // length) == tuple(kinds):
+            return [(pattern, n_layers // length)]
+    runs: list[tuple[tuple[LayerKind, ...], int]] = []
+    for kind in kinds:
+        if runs and runs[-1][0] == (kind,):
+            runs[-1] = ((kind,), runs[-1][1] + 1)
+        else:
+            runs.append(((kind,), 1))
+    return runs

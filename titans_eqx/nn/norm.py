@@ -1,0 +1,37 @@
+"""Normalisations without parameters; `equinox.nn.RMSNorm` serves where a scale is learned."""
+
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+UNIT_NORM_EPS: Final = 1e-6
+STANDARDIZE_EPS: Final = 1e-5
+
+
+def unit_norm(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
+    """Scale vectors to unit L2 norm (queries and keys of the memory, Titans section 4.4).
+
+    Args:
+        x: Vectors along the last axis. A zero vector stays zero, with finite gradient.
+
+    Returns:
+        Vectors of norm 1, or slightly less where the input is tiny.
+    """
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(square + UNIT_NORM_EPS)
+
+
+def standardize(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
+    """Layer normalisation with no scale and no shift.
+
+    Args:
+        x: Vectors along the last axis.
+
+    Returns:
+        Vectors of mean 0 and (up to a small epsilon) variance 1.
+    """
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + STANDARDIZE_EPS)

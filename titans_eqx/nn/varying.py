@@ -1,0 +1,58 @@
+"""Constants inside `shard_map`: which mesh axes an array varies over.
+
+Inside `shard_map` the type of an array says over which mesh axes its values differ. Two
+things go wrong with fresh constants, which differ nowhere: a scan refuses a carry that starts
+as a constant and ends varying, and a derivative with respect to a constant arrives summed
+over the devices, which would let sequences on different devices leak into each other.
+Outside `shard_map` these functions change nothing.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+from jaxtyping import Array, PyTree
+
+Tree = TypeVar("Tree", bound=PyTree[Array])
+
+
+def vary_like(tree: Tree, reference: PyTree[Array]) -> Tree:
+    """Mark arrays as varying over every mesh axis that any reference varies over.
+
+    Args:
+        tree: Arrays, such as fresh zeros.
+        reference: Arrays that they will meet.
+
+    Returns:
+        The same values.
+    """
+    leaves = jax.tree.leaves((tree, reference))
+    axes = frozenset().union(*(_varying_axes(x) for x in leaves))
+
+    def mark(x: Array) -> Array:
+        missing = tuple(axes - _varying_axes(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(mark, tree)
+
+
+def scan(
+    body: Callable[[Tree, PyTree[Array]], tuple[Tree, PyTree[Array]]],
+    start: Tree,
+    xs: PyTree[Array],
+) -> tuple[Tree, PyTree[Array]]:
+    """`jax.lax.scan` whose carry may start from constants.
+
+    Args:
+        body: From carry and one slice of `xs` to the next carry and an output.
+        start: Carry before the first slice.
+        xs: Arrays with a leading axis to run over.
+
+    Returns:
+        The last carry, and the stacked outputs.
+    """
+    return jax.lax.scan(body, vary_like(start, xs), xs)
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    return jax.typeof(x).manual_axis_type.varying

@@ -1,0 +1,169 @@
+"""What the user sees of a training run: a live line, or plain lines.
+
+On a terminal one line is kept up to date, and messages and samples scroll by above it.
+Anywhere else (a file, a pipe, a scheduler's log) each event is a line of its own.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+AVERAGED_EVENTS: Final = 20
+REFRESHES_PER_SECOND: Final = 2
+TAB_WIDTH: Final = 4
+
+
+class TrainingDisplay:
+    """Shows steps, losses, speed, time left and samples of a run."""
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Choose the live or the plain form from the console.
+
+        Args:
+            total_steps: The step at which training ends.
+            console: Where to write; None for standard output.
+            clock: Seconds since any fixed moment.
+        """
+        self._total_steps = total_steps
+        self._console = Console() if console is None else console
+        self._clock = clock
+        self._events: deque[tuple[int, float]] = deque(maxlen=AVERAGED_EVENTS)
+        self._held_out: float | None = None
+        self._progress: Progress | None = None
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_SECOND,
+                expand=True,
+            )
+            self._task = self._progress.add_task("starting", total=total_steps)
+
+    def __enter__(self) -> "TrainingDisplay":
+        """Start the live line, if there is one."""
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the last state on the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Show the numbers of a step.
+
+        Args:
+            step: Number of training steps done.
+            metrics: Any of ``loss`` (nats per token), ``bits_per_byte``,
+                ``tokens_per_second``, ``eval_bits_per_byte`` (held out; the last one
+                goes on being shown). Other names are not shown.
+        """
+        self._events.append((step, self._clock()))
+        held_out = metrics.get("eval_bits_per_byte")
+        if held_out is not None:
+            self._held_out = float(held_out)
+        line = "  ".join(self._describe(step, metrics))
+        if self._progress is None:
+            self._print_line(line)
+        else:
+            self._progress.update(
+                self._task, completed=step, description=escape(line), refresh=True
+            )
+
+    def message(self, text: str) -> None:
+        """Show a line of text."""
+        self._print_line(_harmless(text, self._console.encoding))
+
+    def sample(self, step: int, text: str) -> None:
+        """Show text that the model has written.
+
+        Args:
+            step: The step after which it was written.
+            text: Any text; characters that could steer a terminal are shown escaped.
+        """
+        text = _harmless(text, self._console.encoding)
+        if self._progress is None:
+            lines = "\n".join(f"    {line}" for line in text.split("\n"))
+            self._print_line(f"sample at step {step:,}:\n{lines}")
+        else:
+            title = f"sample at step {step:,}"
+            self._console.print(Panel(Text(text), title=title, title_align="left"))
+
+    def _describe(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
+        parts = [f"step {step:,}/{self._total_steps:,}"]
+        if (loss := metrics.get("loss")) is not None:
+            parts.append(f"loss {float(loss):.3f}")
+        if (bits := metrics.get("bits_per_byte")) is not None:
+            parts.append(f"bits/byte {float(bits):.3f}")
+        if self._held_out is not None:
+            parts.append(f"held-out {self._held_out:.3f}")
+        if (seconds := self._seconds_left(step)) is not None:
+            parts.append(f"{_spell_duration(seconds)} left")
+        # Last, because a narrow terminal cuts the end of the line.
+        if (speed := metrics.get("tokens_per_second")) is not None:
+            parts.append(f"{_short_number(float(speed))} tok/s")
+        return parts
+
+    def _seconds_left(self, step: int) -> float | None:
+        """Time to the end at the average speed between the latest events.
+
+        Counted from the first event on, so that compilation before it does not enter.
+        """
+        first_step, start = self._events[0]
+        if step <= first_step:
+            return None
+        seconds_per_step = (self._events[-1][1] - start) / (step - first_step)
+        return max(self._total_steps - step, 0) * seconds_per_step
+
+    def _print_line(self, text: str) -> None:
+        # Plain text, one line per event however narrow the console is.
+        self._console.print(Text(text), soft_wrap=True)
+        self._console.file.flush()
+
+
+def _harmless(text: str, encoding: str) -> str:
+    """Escape what is not printable, or not in the console's encoding."""
+    text = text.expandtabs(TAB_WIDTH)
+    shown = "".join(
+        character
+        if character == "\n" or character.isprintable()
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _short_number(number: float) -> str:
+    """Three significant digits: 987, 12.3k, 4.56M."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            scaled = number / factor
+            decimals = 2 if scaled < 10 else 1 if scaled < 100 else 0
+            return f"{scaled:.{decimals}f}{unit}"
+    return f"{number:.0f}"
+
+
+def _spell_duration(seconds: float) -> str:
+    """Minutes and seconds, with hours or days where there are some."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours}:{minute:02}:{second:02}"
+    return f"{minute}:{second:02}"
