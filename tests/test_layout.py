@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "titans_eqx"
 # Each part may import from those before it and from itself.
 PARTS = [
+    "errors",
     "axes",
     "config",
     "nn",

@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 from titans_eqx.config.keys import KEYS, SECTIONS, dotted, suggestion
 from titans_eqx.config.section import COMBINATION
 from titans_eqx.config.toml import toml_text
+from titans_eqx.errors import UserError
 
 MAX_SHOWN: Final = 60  # characters of a value that a message repeats
 
@@ -26,7 +27,7 @@ _WANTED: Final = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration cannot be used; the message is one line."""
 
     def __init__(self, message: str) -> None:

@@ -1,1 +1,6 @@
-"""Training: steps, checkpoints, the run folder and what the user sees of it."""
+"""Training: from a config to a run folder."""
+
+from titans_eqx.training.loop import train as train
+from titans_eqx.training.mesh import use_all_cpu_cores as use_all_cpu_cores
+from titans_eqx.training.setup import prepare as prepare
+from titans_eqx.training.summary import describe as describe

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from jaxtyping import PyTree
 
+from titans_eqx.errors import UserError
 from titans_eqx.training.leaf_table import first_difference, leaf_table
 from titans_eqx.training.manifest import DamagedError, check_manifest
 from titans_eqx.training.step_store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
@@ -25,7 +26,7 @@ from titans_eqx.training.step_store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, St
 MIN_KEPT_STEPS: Final = 2
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be written or used; the message is one line."""
 
 

@@ -6,9 +6,15 @@ from typing import Final
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from titans_eqx.errors import UserError
+
 DATA_AXIS: Final = "data"
 BATCH: Final = PartitionSpec(DATA_AXIS)
 REPLICATED: Final = PartitionSpec()
+
+
+class MeshError(UserError):
+    """The devices that a config asks for cannot be had; the message is one line."""
 
 
 def use_all_cpu_cores() -> None:
@@ -34,18 +40,18 @@ def build_mesh(n_devices: int, batch_size: int) -> Mesh:
         A mesh with the single axis `data`.
 
     Raises:
-        ValueError: If there are fewer devices, or they do not divide the batch.
+        MeshError: If there are fewer devices, or they do not divide the batch.
     """
     available = len(jax.devices())
     if n_devices == 0:
         n_devices = max(n for n in range(1, available + 1) if batch_size % n == 0)
     if n_devices > available:
-        raise ValueError(
+        raise MeshError(
             f"mesh.data asks for {n_devices} devices, but there are {available}. "
             f"Use at most {available}, or 0 for all."
         )
     if batch_size % n_devices != 0:
-        raise ValueError(
+        raise MeshError(
             f"train.batch_size must be a multiple of mesh.data, got "
             f"batch_size={batch_size} and data={n_devices}."
         )

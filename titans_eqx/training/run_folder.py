@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from titans_eqx.errors import UserError
+
 LOCK_NAME: Final = "lock"
 PREVIOUS_FOLDER: Final = "previous"
 PROBE_BYTES: Final = 4096
@@ -22,7 +24,7 @@ RESULT_NAMES: Final = (
 )
 
 
-class RunFolderError(ValueError):
+class RunFolderError(UserError):
     """The run folder cannot be used; the message is one line."""
 
 

@@ -119,25 +119,31 @@ def build_train_step(
 
 def build_eval_step(
     statics: Statics, mesh: Mesh
-) -> Callable[[TrainState, Rows], Float[Array, ""]]:
-    """Mean loss of rows that are not trained on.
+) -> Callable[[TrainState, Rows], Float[Array, " batch"]]:
+    """Losses of rows that are not trained on.
 
     Args:
         statics: From `init_train_state`.
         mesh: Where the rows are spread.
 
     Returns:
-        A function from state and rows to the loss in nats per token.
+        A function from state and rows to the mean loss of each row, nats per token.
     """
 
-    sharded_loss = jax.shard_map(
-        _local_loss(statics),
+    def local_losses(
+        parameters: PyTree[Array], frozen: PyTree[Array], rows: Rows
+    ) -> Float[Array, " batch"]:
+        model = eqx.combine(parameters, frozen, statics)
+        return jnp.mean(row_losses(model, rows), axis=1)
+
+    sharded_losses = jax.shard_map(
+        local_losses,
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED, BATCH),
-        out_specs=REPLICATED,
+        out_specs=BATCH,
     )
     return jax.jit(
-        lambda state, rows: sharded_loss(state.parameters, state.frozen, rows)
+        lambda state, rows: sharded_losses(state.parameters, state.frozen, rows)
     )
 
 

@@ -1,0 +1,9 @@
+"""The common base of errors that are the user's to mend."""
+
+
+class UserError(ValueError):
+    """A config, a file, a device or an argument that cannot be used.
+
+    The message is one line that says what was found, what is allowed and what to do. The
+    scripts print it and exit with 2; anything else is a bug and keeps its traceback.
+    """

@@ -1,0 +1,258 @@
+"""The training run: steps, metrics, evaluations, samples, checkpoints."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from titans_eqx.config import RunConfig, to_toml
+from titans_eqx.errors import UserError
+from titans_eqx.generation import Sampling, generate
+from titans_eqx.training.checkpoint import Checkpoints
+from titans_eqx.training.evaluate import bits_per_byte, compressors, mean_loss
+from titans_eqx.training.interrupt import StopRequest
+from titans_eqx.training.manifest import write_durably
+from titans_eqx.training.mesh import batch_sharding
+from titans_eqx.training.metrics_log import MetricsLog, TensorBoardLog
+from titans_eqx.training.report import TrainingDisplay
+from titans_eqx.training.resume import check_resumable, checkpoint_metadata
+from titans_eqx.training.run_folder import RunFolder
+from titans_eqx.training.setup import Setup, evaluation_rows, prepare
+from titans_eqx.training.step import (
+    StepMetrics,
+    TrainState,
+    assemble,
+    build_eval_step,
+    build_train_step,
+)
+from titans_eqx.training.summary import describe
+
+FINAL_ROWS: Final = 1024  # held-out rows of the last evaluation
+PROMPT_LEN: Final = 32  # tokens of held-out text that a sample goes on from
+SAMPLE_TEMPERATURE: Final = 0.7
+SKIPS_IN_A_ROW: Final = 20  # steps without a finite gradient after which a run gives up
+
+
+class DivergedError(UserError):
+    """Training has no finite gradient any more; the last checkpoint is intact."""
+
+
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    fresh: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train a model, or go on with a run that was interrupted.
+
+    Everything a run writes is in its folder: `config.toml`, `metrics.jsonl`, `samples.txt`
+    and `checkpoints`. SIGINT or SIGTERM finishes the step, saves and returns.
+
+    Args:
+        config: The run.
+        run_dir: Its folder.
+        fresh: Move earlier results in the folder aside and start over.
+        tensorboard: Mirror the metrics into TensorBoard events.
+
+    Raises:
+        UserError: If the config, the texts, the devices, the folder or its checkpoint
+            cannot be used, or training diverges.
+    """
+    setup = prepare(config)
+    with RunFolder(run_dir) as folder:
+        moved = folder.start_fresh() if fresh else None
+        with (
+            Checkpoints(folder.checkpoints) as checkpoints,
+            MetricsLog(folder.metrics) as metrics,
+            TrainingDisplay(config.train.steps) as display,
+            StopRequest() as stop,
+        ):
+            if moved is not None:
+                display.message(f"earlier results are now in {moved}")
+            run = _Run(setup, folder, checkpoints, metrics, display, stop)
+            run.resume()
+            write_durably(folder.config, to_toml(config).encode())
+            if tensorboard:
+                run.mirror(folder.tensorboard)
+            run.train()
+
+
+class _Run:
+    """A run in progress."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        metrics: MetricsLog,
+        display: TrainingDisplay,
+        stop: StopRequest,
+    ) -> None:
+        self.setup = setup
+        self.folder = folder
+        self.checkpoints = checkpoints
+        self.metrics = metrics
+        self.display = display
+        self.stop = stop
+        self.events: TensorBoardLog | None = None
+        self.state: TrainState = setup.state
+        self.step = 0
+        self.train_step = build_train_step(setup.optimizer, setup.statics, setup.mesh)
+        self.eval_step = build_eval_step(setup.statics, setup.mesh)
+        self.pending: list[StepMetrics] = []  # of the steps since the last log line
+        self.pending_since = time.perf_counter()
+        self.skipped = 0
+
+    def resume(self) -> None:
+        """Go on from the latest good checkpoint, if there is one."""
+        if self.checkpoints.steps():
+            _, metadata = self.checkpoints.read_metadata()
+            changes = check_resumable(self.setup, metadata)
+            for change in changes:
+                self.display.message(f"changed since the checkpoint: {change}")
+        restored = self.checkpoints.restore_latest(self.state)
+        if restored is None:
+            self.metrics.truncate_after(0)
+            for line in describe(self.setup):
+                self.display.message(line)
+            return
+        for line in restored.refused:
+            self.display.message(line)
+        self.state, self.step = restored.arrays, restored.step
+        self.skipped = int(self.state.skipped)
+        self.metrics.truncate_after(self.step)
+        self.display.message(f"continuing from step {self.step:,}")
+
+    def mirror(self, folder: Path) -> None:
+        """Write metrics to TensorBoard too."""
+        self.events = TensorBoardLog(folder, first_step=self.step)
+
+    def train(self) -> None:
+        """Run the remaining steps, then the last evaluation."""
+        settings = self.setup.config.train
+        if self.step >= settings.steps:
+            self.display.message(
+                f"nothing to do: the run has {self.step:,} of {settings.steps:,} steps. "
+                "Raise train.steps to go on, or start over with --fresh."
+            )
+            return
+        sharding = batch_sharding(self.setup.mesh)
+        batches = self.setup.texts.batches.iterate(self.step, settings.steps)
+        self.pending_since = time.perf_counter()
+        for rows in batches:
+            batch = jax.make_array_from_process_local_data(sharding, rows)
+            self.state, step_metrics = self.train_step(self.state, batch)
+            self.step += 1
+            self.pending.append(step_metrics)
+            is_last = self.step == settings.steps
+            if is_last or self.is_due(settings.log_every):
+                self.log(with_evaluation=self.is_due(settings.eval_every) and not is_last)
+            elif self.is_due(settings.eval_every):
+                self.log(with_evaluation=True)
+            if self.is_due(settings.sample_every) or (is_last and settings.sample_every):
+                self.sample()
+            if is_last or self.stop.is_set or self.is_due(settings.checkpoint_every):
+                self.save()
+            if self.stop.is_set and not is_last:
+                self.checkpoints.wait()
+                self.display.message(
+                    f"stopped and saved at step {self.step:,}; the same command goes on"
+                )
+                return
+        self.checkpoints.wait()
+        self.finish()
+
+    def is_due(self, every: int) -> bool:
+        """Whether something done every so many steps (0 = never) is due now."""
+        return every > 0 and self.step % every == 0
+
+    def log(self, *, with_evaluation: bool) -> None:
+        """Report the steps since the last report."""
+        losses = np.asarray(jax.device_get([m.loss for m in self.pending]))
+        last = jax.device_get(self.pending[-1])
+        seconds = time.perf_counter() - self.pending_since
+        self.check_divergence(int(last.skipped))
+        loss = float(np.mean(losses))
+        config, texts = self.setup.config, self.setup.texts
+        n_tokens = len(self.pending) * config.train.batch_size * config.data.seq_len
+        record = {
+            "step": self.step,
+            "loss": loss,
+            "bits_per_byte": bits_per_byte(loss, texts.train),
+            "tokens_per_second": n_tokens / seconds,
+            "gradient_norm": float(last.gradient_norm),
+            "skipped_steps": int(last.skipped),
+        }
+        if with_evaluation:
+            rows = evaluation_rows(texts, config.train.eval_rows)
+            record |= self.evaluate(rows)
+        self.report(record)
+        self.pending = []
+        self.pending_since = time.perf_counter()
+
+    def check_divergence(self, skipped: int) -> None:
+        """Give up when steps are skipped one after the other."""
+        is_stuck = skipped - self.skipped >= len(self.pending)
+        if is_stuck and len(self.pending) >= SKIPS_IN_A_ROW:
+            self.checkpoints.wait()
+            raise DivergedError(
+                f"no finite gradient in the last {len(self.pending)} steps before step "
+                f"{self.step}. Lower optimizer.learning_rate or model.memory.max_step; "
+                "the last checkpoint is intact."
+            )
+        self.skipped = skipped
+
+    def evaluate(self, rows: list[np.ndarray]) -> dict[str, float]:
+        """Held-out loss of the model as it stands."""
+        loss = mean_loss(self.setup, self.eval_step, self.state, rows)
+        bits = bits_per_byte(loss, self.setup.texts.held_out)
+        return {"eval_loss": loss, "eval_bits_per_byte": bits}
+
+    def report(self, record: dict[str, float]) -> None:
+        """Write one record everywhere."""
+        self.metrics.write(record)
+        if self.events is not None:
+            self.events.write(record)
+        self.display.log(self.step, record)
+
+    def sample(self) -> None:
+        """Let the model go on from a piece of held-out text."""
+        config, texts = self.setup.config, self.setup.texts
+        prompt = evaluation_rows(texts, 1)[0][:PROMPT_LEN]
+        tokens, _ = generate(
+            assemble(jax.device_put(self.state, jax.devices()[0]), self.setup.statics),
+            jnp.asarray(prompt),
+            config.train.sample_len,
+            key=jr.fold_in(jr.key(config.train.seed), self.step),
+            sampling=Sampling(temperature=SAMPLE_TEMPERATURE),
+        )
+        text = texts.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
+        self.display.sample(self.step, text)
+        with self.folder.samples.open("a", encoding="utf-8") as file:
+            file.write(f"--- step {self.step}\n{text}\n")
+
+    def save(self) -> None:
+        """Save a checkpoint in the background."""
+        metadata = checkpoint_metadata(self.setup)
+        self.checkpoints.save(self.step, self.state, metadata)
+
+    def finish(self) -> None:
+        """The last evaluation, beside what compressors need for the same text."""
+        texts = self.setup.texts
+        count = min(FINAL_ROWS, len(texts.held_out_rows))
+        # Consecutive rows, unlike on the way: compressors need text in one piece.
+        rows = [texts.held_out_rows[i] for i in range(count)]
+        record = {"step": self.step} | self.evaluate(rows)
+        self.report(record)
+        n_tokens = len(rows) * self.setup.config.data.seq_len
+        others = compressors(texts.tokenizer, rows)
+        figures = {"this model": record["eval_bits_per_byte"], **others}
+        self.display.message(f"bits per byte on {n_tokens:,} tokens of held-out text:")
+        for name, bits in figures.items():
+            self.display.message(f"  {name:<12}{bits:.3f}")

@@ -1,0 +1,46 @@
+"""What a run is, in a few lines, before anything is compiled."""
+
+import equinox as eqx
+import jax
+import jax.random as jr
+
+from titans_eqx.models import build_model
+from titans_eqx.training.setup import Setup
+
+
+def describe(setup: Setup) -> list[str]:
+    """Sizes of a run.
+
+    Args:
+        setup: The run; it may be abstract.
+
+    Returns:
+        Lines of text.
+    """
+    config, texts = setup.config, setup.texts
+    trained = _count(setup.state.parameters)
+    frozen = _count(setup.state.frozen)
+    state = eqx.filter_eval_shape(
+        lambda: build_model(config.model, key=jr.key(0)).init_state()
+    )
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    tokens = config.train.batch_size * config.data.seq_len
+    n_devices = setup.mesh.devices.size
+    platform = setup.mesh.devices.flat[0].platform
+    return [
+        f"model       {config.model.variant}, {config.model.n_layers} layers, "
+        f"width {config.model.d_model}",
+        f"parameters  {trained + frozen:,} ({trained:,} trained, {frozen:,} frozen)",
+        f"state       {state_bytes:,} bytes per sequence, whatever its length",
+        f"step        {tokens:,} tokens ({config.train.batch_size} sequences of "
+        f"{config.data.seq_len})",
+        f"run         {config.train.steps:,} steps, "
+        f"{tokens * config.train.steps:,} tokens",
+        f"text        {texts.train.n_bytes:,} bytes to train on, "
+        f"{texts.held_out.n_bytes:,} held out",
+        f"devices     {n_devices} ({platform})",
+    ]
+
+
+def _count(tree: object) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
