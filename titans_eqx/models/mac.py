@@ -140,6 +140,8 @@ class MemoryAsContext(AbstractMixer[MACState]):
         chunk_len = self.memory.chunk_len
         first_slots = jnp.arange(n_segments, dtype=jnp.int32) * self.segment_len
 
+        # Recomputed in the backward pass: the traffic of saving costs more than the work.
+        @jax.checkpoint
         def body(
             state: MACState, segment: tuple[Float[Array, "segment d_model"], Array]
         ) -> tuple[MACState, Float[Array, "segment d_model"]]:
