@@ -17,9 +17,9 @@ PARTS = [
     "memory",
     "attention",
     "models",
+    "generation",
     "data",
     "training",
-    "generation",
     "evaluation",
 ]
 TOP_LEVEL = {

@@ -10,7 +10,7 @@ Shapes describe one sequence and one layer; `jax.vmap` adds batches, heads and l
 | `chunk`      | tokens whose surprise is taken at the same anchor weights            |
 | `n_chunks`   | chunks in a piece                                                    |
 | `segment`    | tokens that attend to each other in MAC, a whole number of chunks    |
-| `window`     | tokens a token attends to in sliding-window attention, itself included |
+| `window`     | tokens that a token sees in windowed attention, itself included      |
 | `kv_len`     | keys (and values) that a query may look at                           |
 | `d_model`    | width of the residual stream                                         |
 | `heads`      | parallel heads of the memory or of the attention                     |

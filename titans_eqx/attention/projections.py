@@ -12,8 +12,8 @@ from titans_eqx.nn.rope import rotate
 class AttentionHeads(eqx.Module):
     """Query, key, value and output projections, with learned persistent tokens.
 
-    Persistent tokens are part of every attention context, depend on no input, and carry no
-    position (Titans, Eq. 19).
+    Persistent tokens are part of every attention context, depend on no input, and carry
+    no position (Titans, Eq. 19).
     """
 
     query_projection: eqx.nn.Linear
@@ -69,7 +69,9 @@ class AttentionHeads(eqx.Module):
         """Width of one head."""
         return self.d_model // self.n_heads
 
-    def queries(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+    def queries(
+        self, x: Float[Array, "seq d_model"]
+    ) -> Float[Array, "seq heads d_head"]:
         """Queries of each head."""
         return self._split(jax.vmap(self.query_projection)(x))
 
@@ -77,7 +79,9 @@ class AttentionHeads(eqx.Module):
         """Keys of each head."""
         return self._split(jax.vmap(self.key_projection)(x))
 
-    def values(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+    def values(
+        self, x: Float[Array, "seq d_model"]
+    ) -> Float[Array, "seq heads d_head"]:
         """Values of each head."""
         return self._split(jax.vmap(self.value_projection)(x))
 
@@ -124,10 +128,13 @@ class AttentionHeads(eqx.Module):
         all_values = jnp.concatenate([prefix_values, values])
         return jnp.einsum("hqk,khd->qhd", weights, all_values)
 
-    def output(self, y: Float[Array, "seq heads d_head"]) -> Float[Array, "seq d_model"]:
+    def output(
+        self, y: Float[Array, "seq heads d_head"]
+    ) -> Float[Array, "seq d_model"]:
         """Join the heads and project back to the stream."""
         return jax.vmap(self.output_projection)(y.reshape(y.shape[0], self.d_model))
 
-    def _split(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+    def _split(
+        self, x: Float[Array, "seq d_model"]
+    ) -> Float[Array, "seq heads d_head"]:
         return x.reshape(x.shape[0], self.n_heads, self.d_head)
-

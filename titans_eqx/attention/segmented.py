@@ -3,9 +3,10 @@
 Query `i` of a segment sees the persistent tokens, the retrieved memories `h_j` and the
 tokens `x_j` with `j <= i`. `h_j` and `x_j` share position `j` of the segment.
 
-Deviation: the paper puts all memories of a segment in front of it, where token `i` would see
-`h_j` of later tokens, which are functions of those tokens. We give memories the causal mask
-of the tokens they were retrieved for.
+Deviation: the paper puts all memories of a segment in front of it, where token `i`
+    would see
+`h_j` of later tokens, which are functions of those tokens. We give memories the causal
+mask of the tokens they were retrieved for.
 """
 
 import equinox as eqx
@@ -18,7 +19,7 @@ from titans_eqx.nn.span import Span
 
 
 class SegmentCache(eqx.Module):
-    """Rotated keys, and values, of the current segment; slots not yet reached are zero."""
+    """Rotated keys, and values, of the current segment; slots to come are zero."""
 
     token_keys: Float[Array, "segment heads d_head"]
     token_values: Float[Array, "segment heads d_head"]
@@ -53,9 +54,7 @@ class SegmentAttention(eqx.Module):
             rope_base: Wavelength base of the rotary positions.
             key: Random key.
         """
-        self.heads = AttentionHeads(
-            d_model, n_heads, n_persistent, rope_base, key=key
-        )
+        self.heads = AttentionHeads(d_model, n_heads, n_persistent, rope_base, key=key)
         self.segment_len = segment_len
 
     def init_state(self) -> SegmentCache:
@@ -80,7 +79,8 @@ class SegmentAttention(eqx.Module):
             cache: The part of the segment that was read before.
 
         Returns:
-            Outputs (meaningless at padding), and the cache with the real slots filled in.
+            Outputs (meaningless at padding), and the cache with the real slots filled
+            in.
         """
         slots = jnp.arange(span.length, dtype=jnp.int32)
         cache = span.overlay(self._entries(x, memories, slots), cache)

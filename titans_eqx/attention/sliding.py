@@ -1,12 +1,13 @@
-"""Sliding-window attention with an always visible persistent prefix (MAG, MAL, baseline).
+"""Sliding-window attention with a persistent prefix (MAG, MAL, baseline).
 
-Token `i` sees the persistent tokens and the last `window` tokens, itself included. A sequence
-is cut into blocks of one window; a block looks at itself and the block before, so time and
-memory grow linearly with length. A window as long as the sequence is full attention.
+Token `i` sees the persistent tokens and the last `window` tokens, itself included. A
+sequence is cut into blocks of one window; a block looks at itself and the block before,
+so time and memory grow linearly with length. A window as long as the sequence is full
+attention.
 
-Keys are cached without their rotation and turned when they are used, by their place in the
-window. Scores depend only on differences of positions, so a stream needs no absolute
-position and loses no precision however long it runs.
+Keys are cached without their rotation and turned when they are used, by their place in
+the window. Scores depend only on differences of positions, so a stream needs no
+absolute position and loses no precision however long it runs.
 """
 
 import equinox as eqx
@@ -52,9 +53,7 @@ class SlidingAttention(eqx.Module):
             rope_base: Wavelength base of the rotary positions.
             key: Random key.
         """
-        self.heads = AttentionHeads(
-            d_model, n_heads, n_persistent, rope_base, key=key
-        )
+        self.heads = AttentionHeads(d_model, n_heads, n_persistent, rope_base, key=key)
         self.window = window
 
     def init_state(self) -> WindowCache:
@@ -131,9 +130,7 @@ class SlidingAttention(eqx.Module):
         keys = jnp.concatenate([cache.keys[1:], self.heads.keys(rows)])
         values = jnp.concatenate([cache.values[1:], self.heads.values(rows)])
         n_cached = jnp.minimum(cache.n_cached + 1, self.window)
-        y = self._attend(
-            self.heads.queries(rows), keys, values, self.window - n_cached
-        )
+        y = self._attend(self.heads.queries(rows), keys, values, self.window - n_cached)
         return self.heads.output(y)[0], WindowCache(keys, values, n_cached)
 
     def _attend(
@@ -143,7 +140,7 @@ class SlidingAttention(eqx.Module):
         values: Float[Array, "kv_seq heads d_head"],
         unwritten: Int[Array, ""],
     ) -> Float[Array, "q_seq heads d_head"]:
-        """Attention of the last `q_seq` rows over all but the first `unwritten` rows."""
+        """Attention of the last `q_seq` rows; the first `unwritten` are hidden."""
         key_rows = jnp.arange(keys.shape[0], dtype=jnp.int32)
         query_rows = key_rows[keys.shape[0] - queries.shape[0] :]
         distance = query_rows[:, None] - key_rows[None, :]

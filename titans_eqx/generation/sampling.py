@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 class Sampling:
     """Temperature and the filters that cut the tail of the distribution.
 
-    The filters are applied in the order of the fields; each keeps at least the likeliest
-    token, and each is off by default.
+    The filters are applied in the order of the fields; each keeps at least the
+    likeliest token, and each is off by default.
     """
 
     temperature: float = 1.0  # divides the logits; 0 = always the likeliest token

@@ -1,12 +1,12 @@
-"""The test-time-learned memory: the rule in its two forms, and the layer built on it."""
+"""The memory: the update rule in its two forms, and the layer built on it."""
 
 from titans_eqx.memory.boundary import GradientBoundary as GradientBoundary
 from titans_eqx.memory.chunked import scan_chunks as scan_chunks
 from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet
 from titans_eqx.memory.net import MemoryNet as MemoryNet
+from titans_eqx.memory.neural_memory import NeuralMemory as NeuralMemory
+from titans_eqx.memory.neural_memory import NeuralMemoryState as NeuralMemoryState
 from titans_eqx.memory.recurrent import scan_tokens as scan_tokens
 from titans_eqx.memory.rule import UpdateRule as UpdateRule
 from titans_eqx.memory.state import MemoryInputs as MemoryInputs
 from titans_eqx.memory.state import MemoryState as MemoryState
-from titans_eqx.memory.neural_memory import NeuralMemory as NeuralMemory
-from titans_eqx.memory.neural_memory import NeuralMemoryState as NeuralMemoryState

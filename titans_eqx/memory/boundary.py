@@ -1,8 +1,8 @@
 """Where the outer gradient stops: three independent `stop_gradient` switches.
 
-Training differentiates through the writes of the memory. What it must not do by default is
-train the memory's own weights, or build second derivatives of the memory network. Keys,
-values and the gates receive their gradient under every setting.
+Training differentiates through the writes of the memory. What it must not do by default
+is train the memory's own weights, or build second derivatives of the memory network.
+Keys, values and the gates receive their gradient under every setting.
 """
 
 from dataclasses import dataclass

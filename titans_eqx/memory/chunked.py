@@ -2,13 +2,13 @@
 
 All gradients of a chunk are taken at its anchor, so they come from one forward and one
 backward pass over its rows. The gradient of a linear map at token `i` is rank one,
-`u_i = a_i^T g_i` (input and output gradient of the map), so the map with the weights of time
-`t` is applied to a row `x_t` without building them:
+`u_i = a_i^T g_i` (input and output gradient of the map), so the map with the weights of
+time `t` is applied to a row `x_t` without building them:
 
     x_t M_t = A_t (x_t M) + f_t (x_t S) - sum_{i <= t} H[t, i] (x_t . a_i) theta_i g_i
 
-which is one masked, attention-like product for each memory layer; see `decay.py` for `A`,
-`f` and `H`. Equal to `scan_tokens` up to rounding, whatever the chunk length.
+which is one masked, attention-like product for each memory layer; see `decay.py` for
+`A`, `f` and `H`. Equal to `scan_tokens` up to rounding, whatever the chunk length.
 """
 
 import equinox as eqx
@@ -23,8 +23,9 @@ from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.recurrent import decay_target
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs, MemoryState
-from titans_eqx.nn.varying import scan, vary_like
+from titans_eqx.memory.surprise import surprise_factors
 from titans_eqx.nn.span import Span
+from titans_eqx.nn.varying import scan
 
 
 def scan_chunks(
@@ -43,7 +44,8 @@ def scan_chunks(
         inputs: Queries, keys, values and gates of the tokens, any number of them.
         state: Memory before the first of them, at any phase.
         chunk_len: Tokens per anchor.
-        rule: Clipping, forgetting, read order and gradient filters; default `UpdateRule()`.
+        rule: Clipping, forgetting, read order and gradient filters; default
+            `UpdateRule()`.
         initial: M_0, needed when the rule decays towards it.
 
     Returns:
@@ -82,12 +84,15 @@ def scan_slots(
     Args:
         net: Structure of the memory.
         inputs: One row a slot; rows of padding may hold anything finite.
-        span: Which slots are real. Its first real slot lies `state.phase` slots into a chunk.
+        span: Which slots are real. Its first real slot lies `state.phase` slots into a
+            chunk.
         state: Memory before the first real slot.
         chunk_len: Tokens per anchor.
-        rule: Clipping, forgetting, read order and gradient filters; default `UpdateRule()`.
+        rule: Clipping, forgetting, read order and gradient filters; default
+            `UpdateRule()`.
         initial: M_0, needed when the rule decays towards it.
-        chunks_read: Chunks finished by the caller before, for `truncate_every`; default 0.
+        chunks_read: Chunks finished by the caller before, for `truncate_every`; default
+            0.
 
     Returns:
         Reads (meaningless at padding), and the memory after the last real slot.
@@ -96,7 +101,9 @@ def scan_slots(
         ValueError: If `initial` is missing and the rule decays towards it.
     """
     rule = rule or UpdateRule()
-    chunks = _ChunkScan(net, rule, decay_target(rule, initial, state.weights), chunk_len)
+    chunks = _ChunkScan(
+        net, rule, decay_target(rule, initial, state.weights), chunk_len
+    )
     if chunks_read is None:
         chunks_read = jnp.zeros((), jnp.int32)
     length = span.length
@@ -107,8 +114,8 @@ def scan_slots(
         reads, state = chunks.padded(inputs, padded, state, chunks_read)
         return reads[:length], state
 
-    # Every slot is real, so the anchor of each whole chunk is the running weights, and only a
-    # last, unfinished chunk needs the general form.
+    # Every slot is real, so the anchor of each whole chunk is the running weights, and
+    # only a last, unfinished chunk needs the general form.
     n_whole = length // chunk_len * chunk_len
     reads = []
     if n_whole > 0:
@@ -240,10 +247,11 @@ class _ChunkScan(eqx.Module):
         layer_inputs, gradients = surprise_factors(
             self.net, anchor, chunk.keys, chunk.values
         )
-        square_norm = sum(
+        norms = [
             jnp.sum(jnp.square(a), axis=1) * jnp.sum(jnp.square(g), axis=1)
             for a, g in zip(layer_inputs, gradients, strict=True)
-        )
+        ]
+        square_norm = jnp.sum(jnp.stack(norms), axis=0)
         step = chunk.step * self.rule.clip_scale(square_norm)[:, None]
         steps = tuple(step[:, i, None] * g for i, g in enumerate(gradients))
 
@@ -270,48 +278,6 @@ class _ChunkScan(eqx.Module):
             new_weights.append(m)
             new_momentum.append(s)
         return reads, tuple(new_weights), tuple(new_momentum)
-
-
-def surprise_factors(
-    net: AbstractMemoryNet,
-    anchor: MemoryWeights,
-    keys: Float[Array, "chunk d"],
-    values: Float[Array, "chunk d"],
-) -> tuple[tuple[Float[Array, "chunk _"], ...], tuple[Float[Array, "chunk _"], ...]]:
-    """The surprise of each token as rank-one factors (Titans, Eq. 12).
-
-    A zero added after each linear map has, row by row, the gradient of that map's output, so
-    one backward pass serves any network.
-
-    Args:
-        net: Structure of the memory.
-        anchor: Weights at which all gradients of the chunk are taken.
-        keys: Keys k_i.
-        values: Targets v_i.
-
-    Returns:
-        Inputs `a_i` and output gradients `g_i` of each linear map; the gradient of that map's
-        weights at token `i` is `a_i^T g_i`.
-    """
-
-    def loss(
-        zeros: tuple[Float[Array, "chunk _"], ...],
-    ) -> tuple[Float[Array, ""], tuple[Float[Array, "chunk _"], ...]]:
-        layer_inputs: list[Array] = []
-
-        def linear(layer: int, x: Array) -> Array:
-            layer_inputs.append(x)
-            return x @ anchor[layer] + zeros[layer]
-
-        error = net.forward(linear, keys) - values
-        return 0.5 * jnp.sum(jnp.square(error)), tuple(layer_inputs)
-
-    zeros = tuple(
-        jnp.zeros((keys.shape[0], d_out), keys.dtype) for _, d_out in net.shapes
-    )
-    zeros = vary_like(zeros, (anchor, keys, values))
-    gradients, layer_inputs = jax.grad(loss, has_aux=True)(zeros)
-    return layer_inputs, gradients
 
 
 def _layer(factors: ChunkDecay, layer: int) -> ChunkDecay:

@@ -1,27 +1,27 @@
 """The weight that each token's surprise still has later in its chunk.
 
-With `D_a[t, i] = prod_{i < j <= t} a_j` (lower triangular, ones on the diagonal) and `n` one
-for a real token and zero for padding, the rule unrolls to
+With `D_a[t, i] = prod_{i < j <= t} a_j` (lower triangular, ones on the diagonal) and
+`n` one for a real token and zero for padding, the rule unrolls to
 
     M_t = A_t M + f_t S - sum_{i <= t} H[t, i] theta_i u_i
     S_b = e S - sum_i r_i theta_i u_i
 
-    H = D_{1-alpha} diag(n) D_eta,   A = cumprod(1 - alpha),   f = D_{1-alpha} (n * cumprod eta)
+    H = D_{1-alpha} diag(n) D_eta,   A = cumprod(1 - alpha)
+    f = D_{1-alpha} (n * cumprod eta)
     r = last row of D_eta,           e = prod eta
 
-where `M` and `S` are the weights and momentum before the chunk. None of it depends on the
-memory, so it is computed for all chunks at once, outside the scan.
+where `M` and `S` are the weights and momentum before the chunk. None of it depends on
+the memory, so it is computed for all chunks at once, outside the scan.
 """
 
 from typing import Final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# Logarithms of smaller factors are taken here: a gate of exactly 0 (or a decay of exactly 1)
-# leaves 1e-30 of the past instead of nothing, and all sums stay finite.
+# Logarithms of smaller factors are taken here: a gate of exactly 0 (or a decay of
+# exactly 1) leaves 1e-30 of the past instead of nothing, and all sums stay finite.
 SMALLEST_FACTOR: Final = 1e-30
 
 

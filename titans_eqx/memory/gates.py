@@ -1,7 +1,7 @@
 """The three data-dependent gates of the update rule.
 
-alpha (decay) and eta (momentum) are sigmoids, theta (step size) is a bounded sigmoid; each
-has one value for every head and memory layer (Titans, section 3.1 and appendix).
+alpha (decay) and eta (momentum) are sigmoids, theta (step size) is a bounded sigmoid;
+each has one value for every head and memory layer (Titans, section 3.1 and appendix).
 """
 
 from typing import Final
@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.config import MemoryConfig
 from titans_eqx.memory.state import at_least_float32
 
-# Where the gates start, as logits: a memory that forgets in about 100 tokens, with little
-# momentum (theta / (1 - eta) summed over a chunk must stay stable), at half its largest step.
+# Where the gates start, as logits: a memory that forgets in about 100 tokens, with
+# little momentum (theta / (1 - eta) summed over a chunk must stay stable), at half its
+# largest step.
 DECAY_START: Final = -4.6  # alpha = 0.01
 MOMENTUM_START: Final = -2.2  # eta = 0.1
 STEP_START: Final = 0.0  # theta = max_step / 2
@@ -76,8 +77,8 @@ class MemoryGates(eqx.Module):
             x: The token.
 
         Returns:
-            alpha in (0, 1), eta in (0, 1) and theta in (0, max_step), float32 or wider. A gate
-            that is switched off is exactly zero.
+            alpha in (0, 1), eta in (0, 1) and theta in (0, max_step), float32 or wider.
+            A gate that is switched off is exactly zero.
         """
 
         def sigmoid(gate: eqx.nn.Linear | None) -> Float[Array, "heads depth"]:

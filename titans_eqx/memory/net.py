@@ -1,10 +1,11 @@
 """The network whose weights are the memory.
 
-A memory network is any composition of linear maps with functions that have no parameters
-and act on each row by itself. It is written once, against a `linear` callback, and the
-callback decides what a linear map does: multiply by weights (a plain read), record its input
-and expose its gradient (a write), or apply a whole chunk of per-token weights that are never
-built (the chunked read). So a new network gets every form of the rule from one new class.
+A memory network is any composition of linear maps with functions that have no
+parameters and act on each row by itself. It is written once, against a `linear`
+callback, and the callback decides what a linear map does: multiply by weights (a plain
+read), record its input and expose its gradient (a write), or apply a whole chunk of
+per-token weights that are never built (the chunked read). So a new network gets every
+form of the rule from one new class.
 """
 
 from abc import abstractmethod
@@ -26,7 +27,7 @@ LinearMap: TypeAlias = Callable[
 
 
 class AbstractMemoryNet(eqx.Module):
-    """Structure of a memory; the weights are kept apart, because they belong to a sequence."""
+    """Structure of a memory, apart from its weights, which belong to a sequence."""
 
     @property
     @abstractmethod
@@ -68,8 +69,8 @@ class AbstractMemoryNet(eqx.Module):
             key: Random key.
 
         Returns:
-            Normal weights of variance `1 / d_in`; never zero, since an all-zero deep memory
-            has no gradient.
+            Normal weights of variance `1 / d_in`; never zero, since an all-zero deep
+            memory has no gradient.
         """
         keys = jr.split(key, len(self.shapes))
         return tuple(

@@ -1,10 +1,10 @@
 """The neural memory as a layer: projections in, several memories, projection out.
 
-Each head has a memory of its own. Queries, keys and values are linear projections of the
-input followed by a causal depthwise convolution and SiLU; queries and keys have unit norm.
-The three gates of the update rule are functions of the token, one value for each head and
-memory layer. Reads are normalised, gated by the input and projected back to the stream
-(Titans, section 4.4).
+Each head has a memory of its own. Queries, keys and values are linear projections of
+the input followed by a causal depthwise convolution and SiLU; queries and keys have
+unit norm. The three gates of the update rule are functions of the token, one value for
+each head and memory layer. Reads are normalised, gated by the input and projected back
+to the stream (Titans, section 4.4).
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from titans_eqx.config import MemoryConfig
 from titans_eqx.memory.boundary import GradientBoundary
 from titans_eqx.memory.chunked import scan_slots
 from titans_eqx.memory.gates import MemoryGates
+from titans_eqx.memory.layer_state import ConvInputs, NeuralMemoryState
 from titans_eqx.memory.net import MemoryNet
 from titans_eqx.memory.recurrent import scan_tokens
 from titans_eqx.memory.rule import UpdateRule
@@ -30,21 +31,6 @@ from titans_eqx.nn.norm import unit_norm
 from titans_eqx.nn.span import Span
 
 HEAD_AXIS: Final = 1  # of queries, keys, values and gates: "slots heads ..."
-
-
-class ConvInputs(eqx.Module):
-    """Inputs that the three convolutions keep for the next token."""
-
-    query: Float[Array, "n_carried d_model"]
-    key: Float[Array, "n_carried d_model"]
-    value: Float[Array, "n_carried d_model"]
-
-
-class NeuralMemoryState(eqx.Module):
-    """What the layer keeps between the pieces of a stream; its size never changes."""
-
-    memory: MemoryState  # leading axis: heads
-    conv_inputs: ConvInputs
 
 
 class NeuralMemory(eqx.Module):
@@ -116,15 +102,32 @@ class NeuralMemory(eqx.Module):
         self.n_heads = config.n_heads
         self.chunk_len = config.chunk_len
 
-    def init_state(self) -> NeuralMemoryState:
-        """The state before the first token of a sequence: M_0, no momentum, zero inputs."""
-        return NeuralMemoryState(
+    def init_state(
+        self, prefix: Float[Array, "n_persistent d_model"] | None = None
+    ) -> NeuralMemoryState:
+        """The state before the first token: M_0, no momentum, zero inputs.
+
+        Args:
+            prefix: Learned tokens that every sequence starts with; they are read here,
+                as a chunk of their own, so that the sequence starts at a chunk's start.
+
+        Returns:
+            The state, at phase 0.
+        """
+        state = NeuralMemoryState(
             memory=jax.vmap(MemoryState.initial)(self._initial_weights()),
             conv_inputs=ConvInputs(
                 query=self.query_projection.init_state(),
                 key=self.key_projection.init_state(),
                 value=self.value_projection.init_state(),
             ),
+        )
+        if prefix is None or prefix.shape[0] == 0:
+            return state
+        _, state = self.start(prefix, state)
+        return NeuralMemoryState(
+            memory=jax.vmap(MemoryState.at_chunk_start)(state.memory),
+            conv_inputs=state.conv_inputs,
         )
 
     def __call__(
@@ -134,23 +137,37 @@ class NeuralMemory(eqx.Module):
 
         Args:
             x: Tokens, at least one.
-            state: Where the stream stands, at any phase; None for a fresh sequence, which
-                saves the work of aligning the piece with the chunks.
+            state: Where the stream stands, at any phase; None for a fresh sequence,
+                which saves the work of aligning the piece with the chunks.
 
         Returns:
             What the memory answers at each token, and the state after the last one.
         """
-        n_tokens = x.shape[0]
         if state is None:
-            return self.read_write(x, Span.whole(n_tokens), self.init_state())
+            return self.start(x, self.init_state())
+        n_tokens = x.shape[0]
         span = Span.placed(n_tokens, state.memory.phase[0], self.chunk_len)
         y, state = self.read_write(span.place(x), span, state)
         return span.take(y, n_tokens), state
 
+    def start(
+        self, x: Float[Array, "seq d_model"], state: NeuralMemoryState
+    ) -> tuple[Float[Array, "seq d_model"], NeuralMemoryState]:
+        """`__call__` from a state that is known to stand at the start of a chunk.
+
+        Args:
+            x: Tokens, at least one.
+            state: A state at phase 0, such as `init_state` returns.
+
+        Returns:
+            What the memory answers at each token, and the state after the last one.
+        """
+        return self.read_write(x, Span.whole(x.shape[0]), state)
+
     def step(
         self, x: Float[Array, " d_model"], state: NeuralMemoryState
     ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
-        """Write and read one token, in time and memory that do not depend on its position.
+        """Write and read one token, at the same cost wherever it stands.
 
         Args:
             x: One token.

@@ -1,15 +1,17 @@
 """The definition of the memory: one token at a time.
 
-    u_t = grad_M 1/2 |M(k_t) - v_t|^2   at the anchor weights     (Titans, Eqs. 12 and 16)
-    S_t = eta_t S_{t-1} - theta_t u_t                             (Eqs. 10 and 14)
-    M_t = (1 - alpha_t) M_{t-1} + S_t                             (Eq. 13)
-    y_t = M_t(q_t)                                                (Eq. 15)
+    u_t = grad_M 1/2 |M(k_t) - v_t|^2   at the anchor    (Titans, Eqs. 12 and 16)
+    S_t = eta_t S_{t-1} - theta_t u_t                    (Eqs. 10 and 14)
+    M_t = (1 - alpha_t) M_{t-1} + S_t                    (Eq. 13)
+    y_t = M_t(q_t)                                       (Eq. 15)
 
-The anchor is the weights at the end of the last whole chunk. This form builds the gradient of
-every token in full; it is what decoding runs, and what `chunked.py` must reproduce.
+The anchor is the weights at the end of the last whole chunk. This form builds the
+gradient of every token in full; it is what decoding runs, and what `chunked.py` must
+reproduce.
 
 Reading: the paper does not say whether a token reads the memory before or after its own
-write. We read after it, as `rule.read` says, which is causal and lets a token use itself.
+write. We read after it, as `rule.read` says, which is causal and lets a token use
+itself.
 """
 
 import jax
@@ -40,7 +42,8 @@ def scan_tokens(
         inputs: Queries, keys, values and gates of the tokens.
         state: Memory before the first of them, at any phase.
         chunk_len: Tokens per anchor.
-        rule: Clipping, forgetting, read order and gradient filters; default `UpdateRule()`.
+        rule: Clipping, forgetting, read order and gradient filters; default
+            `UpdateRule()`.
         initial: M_0, needed when the rule decays towards it.
 
     Returns:
@@ -133,4 +136,3 @@ def _write(
             for layer, (m, m0) in enumerate(zip(weights, target, strict=True))
         )
     return weights, momentum
-

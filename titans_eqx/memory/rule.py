@@ -12,9 +12,11 @@ from titans_eqx.memory.boundary import GradientBoundary
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateRule:
-    """How a memory is written and read; `scan_tokens` and `scan_chunks` obey the same rule."""
+    """How a memory is written and read; both forms obey the same rule."""
 
-    clip: float = 0.0  # largest surprise norm c that is written at full step; 0 = no limit
+    clip: float = (
+        0.0  # largest surprise norm c that is written at full step; 0 = no limit
+    )
     decay_towards: Literal["zero", "initial"] = "zero"  # where forgetting leads
     read: Literal["after", "before"] = "after"  # is the own write seen by the own read?
     boundary: GradientBoundary = field(default_factory=GradientBoundary)
@@ -24,8 +26,8 @@ class UpdateRule:
     ) -> Float[Array, "*tokens"]:
         """The factor `min(1, c / |u_t|)` on the step of a token.
 
-        It bounds what one token can write, so weights grow at most linearly with time and
-        no finite input can overflow them.
+        It bounds what one token can write, so weights grow at most linearly with time
+        and no finite input can overflow them.
 
         Args:
             square_norm: `|u_t|^2` over all memory layers.

@@ -1,10 +1,9 @@
 """What one memory reads and what it keeps (one head of one layer).
 
-Symbols: `M` fast weights, `S` momentum ("past surprise"), `alpha` decay, `eta` momentum gate,
+Symbols: `M` fast weights, `S` momentum ("past surprise"), `alpha` decay, `eta` momentum
+    gate,
 `theta` step size, as in "Titans: Learning to Memorize at Test Time", section 3.1.
 """
-
-
 
 import equinox as eqx
 import jax
@@ -32,7 +31,8 @@ class MemoryInputs(eqx.Module):
 class MemoryState(eqx.Module):
     """The memory of one sequence, at least float32 whatever the compute type.
 
-    `anchor` is where gradients are taken: the weights at the end of the last whole chunk.
+    `anchor` is where gradients are taken: the weights at the end of the last whole
+    chunk.
     """
 
     anchor: MemoryWeights
@@ -58,9 +58,18 @@ class MemoryState(eqx.Module):
             phase=jnp.zeros((), jnp.int32),
         )
 
+    def at_chunk_start(self) -> "MemoryState":
+        """The same memory with a chunk ended here: its weights become the anchor."""
+        return MemoryState(
+            anchor=self.weights,
+            weights=self.weights,
+            momentum=self.momentum,
+            phase=jnp.zeros_like(self.phase),
+        )
+
 
 def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Widen half-precision numbers; the memory adds up small steps and needs the digits.
+    """Widen half-precision numbers: the memory adds up small steps.
 
     Args:
         x: Numbers of any floating type.

@@ -2,8 +2,8 @@
 
     x = x + mix(norm(x));  x = x + feedforward(norm(x))
 
-A variant is a mixer: a layer over a sequence with a state of fixed size. It can be run on
-a whole sequence, on pieces of any length, or token by token, with the same result.
+A variant is a mixer: a layer over a sequence with a state of fixed size. It can be run
+on a whole sequence, on pieces of any length, or token by token, with the same result.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ State = TypeVar("State")
 
 
 class AbstractMixer(eqx.Module, Generic[State]):
-    """Mixes information over time; MAC, MAG, MAL, LMM and the baseline are its leaves."""
+    """Mixes information over time; the variants are its leaves."""
 
     @abstractmethod
     def init_state(self) -> State:

@@ -1,4 +1,4 @@
-"""Which block each layer of a model is: the only place where a name becomes a variant."""
+"""Which block each layer is: the only place where a name becomes a variant."""
 
 import math
 from typing import Literal, TypeAlias
@@ -8,7 +8,10 @@ from jaxtyping import PRNGKeyArray
 
 from titans_eqx.config import ModelConfig
 from titans_eqx.models.block import AbstractMixer, Block
+from titans_eqx.models.lmm import MemoryAlone
 from titans_eqx.models.mac import MemoryAsContext
+from titans_eqx.models.mag import MemoryAsGate
+from titans_eqx.models.mal import MemoryAsLayer
 from titans_eqx.models.transformer import AttentionOnly
 
 LayerKind: TypeAlias = Literal["mac", "mag", "mal", "lmm", "transformer"]
@@ -42,7 +45,8 @@ def build_block(kind: LayerKind, config: ModelConfig, *, key: PRNGKeyArray) -> B
         The block.
     """
     mixer_key, feedforward_key = jr.split(key)
-    # Rounded up to a multiple of 32: odd widths cost matrix products a good part of their speed.
+    # Rounded up to a multiple of 32: odd widths cost matrix products a good part of
+    # their speed.
     d_hidden = math.ceil(config.d_model * config.feedforward_multiple / 32) * 32
     mixer = _build_mixer(kind, config, key=mixer_key)
     return Block(mixer, config.d_model, d_hidden, key=feedforward_key)
@@ -54,5 +58,11 @@ def _build_mixer(
     match kind:
         case "mac":
             return MemoryAsContext(config, key=key)
+        case "mag":
+            return MemoryAsGate(config, key=key)
+        case "mal":
+            return MemoryAsLayer(config, key=key)
+        case "lmm":
+            return MemoryAlone(config, key=key)
         case "transformer":
             return AttentionOnly(config, key=key)

@@ -11,11 +11,12 @@ from titans_eqx.config import ModelConfig
 from titans_eqx.models.kinds import layer_kinds
 from titans_eqx.models.stack import LayerStack, group_layers
 
-# Small beside what the layers add, or a tied head would start by predicting its own input.
+# Small beside what the layers add, or a tied head would start by predicting its own
+# input.
 EMBEDDING_SCALE: Final = 0.02
 
 ModelState: TypeAlias = tuple[PyTree[Array], ...]
-"""The states of all layers, one entry for each stack of layers; its size never changes."""
+"""The states of all layers, an entry for each stack; its size never changes."""
 
 
 class TitansLM(eqx.Module):
@@ -62,8 +63,8 @@ class TitansLM(eqx.Module):
 
         Args:
             tokens: Token ids, at least one.
-            state: What an earlier call returned, to go on with its stream; None for a fresh
-                sequence.
+            state: What an earlier call returned, to go on with its stream; None for a
+                fresh sequence.
 
         Returns:
             Logits for the token after each one, and the state after the last.

@@ -2,17 +2,19 @@
 
 The sequence is read in segments. At each token of a segment:
 
-    h = M_s(q(x))                     retrieve, M_s the weights at the segment's start (21)
-    y = Attn([p | h_{<=i} | x_{<=i}]) attend                                           (22, 23)
-    M_i = write(M_{i-1}, y_i)         write                                            (24)
-    o = gate(y, M_i(q(y)))            read and gate                                    (25)
+    h = M_s(q(x))                       retrieve; M_s: at the segment's start   (21)
+    y = Attn([p | h_{<=i} | x_{<=i}])   attend                             (22, 23)
+    M_i = write(M_{i-1}, y_i)           write                                  (24)
+    o = gate(y, M_i(q(y)))              read and gate                          (25)
 
-Deviation: taken literally, the paper leaks twice. Token `i` attends to `h_j` of later tokens,
-and the last read uses the memory after the whole segment. Here a token attends to the `h_j`
-of its past only, and reads the running memory; at the last token of a segment both agree with
-the paper.
+Deviation: taken literally, the paper leaks twice. Token `i` attends to `h_j` of later
+    tokens,
+and the last read uses the memory after the whole segment. Here a token attends to the
+`h_j` of its past only, and reads the running memory; at the last token of a segment
+both agree with the paper.
 
-Reading: "y" is written as `norm(x + y)`, the stream after attention, so that the memory sees
+Reading: "y" is written as `norm(x + y)`, the stream after attention, so that the memory
+    sees
 the token itself as well as what attention made of it.
 """
 
@@ -29,8 +31,8 @@ from titans_eqx.memory.boundary import select
 from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
 from titans_eqx.models.block import AbstractMixer
 from titans_eqx.nn.gates import StreamGate
-from titans_eqx.nn.varying import scan
 from titans_eqx.nn.span import Span
+from titans_eqx.nn.varying import scan
 
 
 class MACState(eqx.Module):
@@ -128,9 +130,7 @@ class MemoryAsContext(AbstractMixer[MACState]):
         y, cache = self.attention.step(x, memories[0], state.phase, state.cache)
         m, memory = self.memory.step(self.write_norm(x + y), state.memory)
         phase = state.phase + 1
-        return self.gate(y, m), self._advance(
-            state, memory, query_inputs, cache, phase
-        )
+        return self.gate(y, m), self._advance(state, memory, query_inputs, cache, phase)
 
     def _segments(
         self, x: Float[Array, "slots d_model"], span: Span, state: MACState
@@ -140,7 +140,8 @@ class MemoryAsContext(AbstractMixer[MACState]):
         chunk_len = self.memory.chunk_len
         first_slots = jnp.arange(n_segments, dtype=jnp.int32) * self.segment_len
 
-        # Recomputed in the backward pass: the traffic of saving costs more than the work.
+        # Recomputed in the backward pass: the traffic of saving costs more than the
+        # work.
         @jax.checkpoint
         def body(
             state: MACState, segment: tuple[Float[Array, "segment d_model"], Array]

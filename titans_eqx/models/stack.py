@@ -1,9 +1,9 @@
 """Layers run by one `lax.scan`, so that compile time does not grow with depth."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
-import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -14,7 +14,7 @@ from titans_eqx.nn.varying import scan
 
 
 class LayerStack(eqx.Module):
-    """A short pattern of different blocks, repeated; each block is stacked over repeats."""
+    """A short pattern of blocks, repeated; each block is stacked over repeats."""
 
     pattern: tuple[Block, ...]  # leading axis of every array: repeats
 
@@ -36,7 +36,7 @@ class LayerStack(eqx.Module):
         """
         keys = jr.split(key, (len(kinds), n_repeats))
         self.pattern = tuple(
-            eqx.filter_vmap(lambda k, kind=kind: build_block(kind, config, key=k))(ks)
+            eqx.filter_vmap(partial(_build_block, kind, config))(ks)
             for kind, ks in zip(kinds, keys, strict=True)
         )
 
@@ -102,8 +102,8 @@ def group_layers(
         kinds: What each layer is, first to last.
 
     Returns:
-        Pairs of a pattern and its number of repeats: the shortest pattern that repeats over
-        the whole depth if there is one, else the runs of equal layers.
+        Pairs of a pattern and its number of repeats: the shortest pattern that repeats
+        over the whole depth if there is one, else the runs of equal layers.
     """
     n_layers = len(kinds)
     for length in range(1, n_layers // 2 + 1):
@@ -117,3 +117,7 @@ def group_layers(
         else:
             runs.append(((kind,), 1))
     return runs
+
+
+def _build_block(kind: LayerKind, config: ModelConfig, key: PRNGKeyArray) -> Block:
+    return build_block(kind, config, key=key)

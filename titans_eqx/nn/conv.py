@@ -16,8 +16,8 @@ from titans_eqx.nn.span import Span
 class CausalConv(eqx.Module):
     """Depthwise convolution over the present and the last `taps - 1` tokens.
 
-    The last tap multiplies the present token. The inputs that the next token will need are
-    returned, so a stream may be cut anywhere.
+    The last tap multiplies the present token. The inputs that the next token will need
+    are returned, so a stream may be cut anywhere.
     """
 
     kernel: Float[Array, "taps channels"]
@@ -74,10 +74,9 @@ class CausalConv(eqx.Module):
                 extended, carried, span.start, axis=0
             )
         length = x.shape[0]
-        y = sum(
-            self.kernel[tap][None, :] * extended[tap : tap + length]
-            for tap in range(self.taps)
-        )
+        y = jnp.zeros_like(x)
+        for tap in range(self.taps):
+            y = y + self.kernel[tap][None, :] * extended[tap : tap + length]
         carried = jax.lax.dynamic_slice_in_dim(extended, span.stop, self.taps - 1)
         return y, carried
 

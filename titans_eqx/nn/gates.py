@@ -1,8 +1,8 @@
 """How a memory read joins the attention stream: the paper's circled product.
 
-The paper allows any non-linear gating (Titans, Eqs. 25 and 28). A purely multiplicative form
-lets the gradient reach the memory only through the attention output, and stalls on recall
-tasks; a path that adds the read does not.
+The paper allows any non-linear gating (Titans, Eqs. 25 and 28). A purely multiplicative
+form lets the gradient reach the memory only through the attention output, and stalls on
+recall tasks; a path that adds the read does not.
 """
 
 from typing import Literal
@@ -39,8 +39,12 @@ class StreamGate(eqx.Module):
             kind: Which of the three forms.
         """
         has_norms, has_gate = kind != "add", kind != "multiply"
-        self.attention_norm = eqx.nn.RMSNorm(d_model, use_bias=False) if has_norms else None
-        self.memory_norm = eqx.nn.RMSNorm(d_model, use_bias=False) if has_norms else None
+        self.attention_norm = (
+            eqx.nn.RMSNorm(d_model, use_bias=False) if has_norms else None
+        )
+        self.memory_norm = (
+            eqx.nn.RMSNorm(d_model, use_bias=False) if has_norms else None
+        )
         self.gate = jnp.zeros(d_model) if has_gate else None
         self.kind = kind
 

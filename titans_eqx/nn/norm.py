@@ -1,4 +1,4 @@
-"""Normalisations without parameters; `equinox.nn.RMSNorm` serves where a scale is learned."""
+"""Normalisations without parameters; `equinox.nn.RMSNorm` learns a scale."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ STANDARDIZE_EPS: Final = 1e-5
 
 
 def unit_norm(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
-    """Scale vectors to unit L2 norm (queries and keys of the memory, Titans section 4.4).
+    """Scale vectors to unit L2 norm, as queries and keys are (section 4.4).
 
     Args:
         x: Vectors along the last axis. A zero vector stays zero, with finite gradient.

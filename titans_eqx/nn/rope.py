@@ -12,9 +12,9 @@ def rotate(
 ) -> Float[Array, "seq heads d_head"]:
     """Rotate queries or keys by their positions (half-split pairs).
 
-    The product of a rotated query and a rotated key depends only on the difference of their
-    positions, so any common origin may be used: ours is local to a segment or a window, which
-    keeps angles small and exact however long the stream is.
+    The product of a rotated query and a rotated key depends only on the difference of
+    their positions, so any common origin may be used: ours is local to a segment or a
+    window, which keeps angles small and exact however long the stream is.
 
     Args:
         x: Queries or keys; `d_head` is even.

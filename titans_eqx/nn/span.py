@@ -1,12 +1,10 @@
 """Which slots of a padded piece of a sequence hold real tokens.
 
-Chunks and segments have fixed places, and a stream may stop anywhere in them. A piece of
-`n` tokens that starts `phase` tokens into a chunk is laid into a buffer at offset `phase`,
-so that slot numbers and chunk places agree; the slots before and after it are padding.
-The offset may be traced, so that one compiled function serves every phase.
+Chunks and segments have fixed places, and a stream may stop anywhere in them. A piece
+of `n` tokens that starts `phase` tokens into a chunk is laid into a buffer at offset
+`phase`, so that slot numbers and chunk places agree; the slots before and after it are
+padding. The offset may be traced, so that one compiled function serves every phase.
 """
-
-
 
 import equinox as eqx
 import jax
@@ -15,7 +13,7 @@ from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 
 class Span(eqx.Module):
-    """The slots `start <= slot < stop` of a buffer of `length` slots are real tokens."""
+    """Slots `start <= slot < stop` of a buffer of `length` slots are real tokens."""
 
     start: Int[Array, ""]
     stop: Int[Array, ""]
@@ -60,8 +58,8 @@ class Span(eqx.Module):
         Args:
             n_tokens: Real tokens.
             phase: Tokens of the current unit that were read before, in `[0, unit)`.
-            unit: Length of a chunk or segment; the buffer is a whole number of them, enough
-                for any phase.
+            unit: Length of a chunk or segment; the buffer is a whole number of them,
+                enough for any phase.
 
         Returns:
             The span inside that buffer.

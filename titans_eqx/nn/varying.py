@@ -1,10 +1,10 @@
 """Constants inside `shard_map`: which mesh axes an array varies over.
 
 Inside `shard_map` the type of an array says over which mesh axes its values differ. Two
-things go wrong with fresh constants, which differ nowhere: a scan refuses a carry that starts
-as a constant and ends varying, and a derivative with respect to a constant arrives summed
-over the devices, which would let sequences on different devices leak into each other.
-Outside `shard_map` these functions change nothing.
+things go wrong with fresh constants, which differ nowhere: a scan refuses a carry that
+starts as a constant and ends varying, and a derivative with respect to a constant
+arrives summed over the devices, which would let sequences on different devices leak
+into each other. Outside `shard_map` these functions change nothing.
 """
 
 from collections.abc import Callable

@@ -50,8 +50,9 @@ def train(
 ) -> None:
     """Train a model, or go on with a run that was interrupted.
 
-    Everything a run writes is in its folder: `config.toml`, `metrics.jsonl`, `samples.txt`
-    and `checkpoints`. SIGINT or SIGTERM finishes the step, saves and returns.
+    Everything a run writes is in its folder: `config.toml`, `metrics.jsonl`,
+    `samples.txt` and `checkpoints`. SIGINT or SIGTERM finishes the step, saves and
+    returns.
 
     Args:
         config: The run.
@@ -138,8 +139,8 @@ class _Run:
         settings = self.setup.config.train
         if self.step >= settings.steps:
             self.display.message(
-                f"nothing to do: the run has {self.step:,} of {settings.steps:,} steps. "
-                "Raise train.steps to go on, or start over with --fresh."
+                f"nothing to do: the run has {self.step:,} of {settings.steps:,} "
+                "steps. Raise train.steps to go on, or start over with --fresh."
             )
             return
         sharding = batch_sharding(self.setup.mesh)
@@ -152,10 +153,14 @@ class _Run:
             self.pending.append(step_metrics)
             is_last = self.step == settings.steps
             if is_last or self.is_due(settings.log_every):
-                self.log(with_evaluation=self.is_due(settings.eval_every) and not is_last)
+                self.log(
+                    with_evaluation=self.is_due(settings.eval_every) and not is_last
+                )
             elif self.is_due(settings.eval_every):
                 self.log(with_evaluation=True)
-            if self.is_due(settings.sample_every) or (is_last and settings.sample_every):
+            if self.is_due(settings.sample_every) or (
+                is_last and settings.sample_every
+            ):
                 self.sample()
             if is_last or self.stop.is_set or self.is_due(settings.checkpoint_every):
                 self.save()

@@ -20,9 +20,9 @@ class MeshError(UserError):
 def use_all_cpu_cores() -> None:
     """Give a CPU-only machine one virtual device for each core.
 
-    XLA's CPU matrix products are small here and use one core each; rows on several devices
-    run side by side, about twice as fast on two cores. Call before anything touches a device;
-    an explicit setting of the user wins.
+    XLA's CPU matrix products are small here and use one core each; rows on several
+    devices run side by side, about twice as fast on two cores. Call before anything
+    touches a device; an explicit setting of the user wins.
     """
     is_set = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not is_set and jax.config.jax_num_cpu_devices < 0:  # type: ignore[attr-defined]

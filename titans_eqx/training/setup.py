@@ -116,7 +116,8 @@ def prepare(config: RunConfig, *, abstract: bool = False) -> Setup:
         model = build_model(config.model, key=jr.key(config.train.seed))
         return init_train_state(model, optimizer)
 
-    # Traced rather than run: drawing the weights op by op would take many small programs.
+    # Traced rather than run: drawing the weights op by op would take many small
+    # programs.
     state, statics = eqx.filter_eval_shape(build)
     if not abstract:
         draw = jax.jit(lambda: build()[0], out_shardings=replicated(mesh))

@@ -17,7 +17,7 @@ from titans_eqx.training.optimizer import trainable
 
 
 class TrainState(eqx.Module):
-    """Everything that training changes; arrays only, so a checkpoint holds all of it."""
+    """All that training changes; arrays only, so a checkpoint holds all of it."""
 
     parameters: PyTree[Array]  # trainable half of the model
     frozen: PyTree[Array]  # the other arrays, such as frozen initial memories
@@ -73,8 +73,8 @@ def build_train_step(
 ) -> Callable[[TrainState, Rows], tuple[TrainState, StepMetrics]]:
     """Compile-once training step; the batch is split over the mesh.
 
-    A step whose loss or gradient is not finite leaves parameters and optimiser as they were
-    and is counted.
+    A step whose loss or gradient is not finite leaves parameters and optimiser as they
+    were and is counted.
 
     Args:
         optimizer: From `build_optimizer`.
@@ -82,9 +82,9 @@ def build_train_step(
         mesh: Where the rows are spread.
 
     Returns:
-        A function from state (donated) and rows to the next state and the step's metrics.
+        A function from state (donated) and rows to the next state and the step's
+        metrics.
     """
-
     sharded_gradient = jax.shard_map(
         jax.value_and_grad(_local_loss(statics)),
         mesh=mesh,
@@ -151,8 +151,9 @@ def _local_loss(statics: Statics) -> Callable[..., Float[Array, ""]]:
     def local_loss(
         parameters: PyTree[Array], frozen: PyTree[Array], rows: Rows
     ) -> Float[Array, ""]:
-        # Marked as varying here, once, the gradients are summed over devices once, at the
-        # very end; left replicated, they would be summed at each use, inside every scan.
+        # Marked as varying here, once, the gradients are summed over devices once, at
+        # the very end; left replicated, they would be summed at each use, inside every
+        # scan.
         parameters, frozen = jax.lax.pcast(
             (parameters, frozen), DATA_AXIS, to="varying"
         )

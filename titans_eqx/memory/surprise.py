@@ -1,0 +1,51 @@
+"""The surprise of a whole chunk, without building a gradient for each token."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.nn.varying import vary_like
+
+
+def surprise_factors(
+    net: AbstractMemoryNet,
+    anchor: MemoryWeights,
+    keys: Float[Array, "chunk d"],
+    values: Float[Array, "chunk d"],
+) -> tuple[tuple[Float[Array, "chunk _"], ...], tuple[Float[Array, "chunk _"], ...]]:
+    """The surprise of each token as rank-one factors (Titans, Eq. 12).
+
+    A zero added after each linear map has, row by row, the gradient of that map's
+    output, so one backward pass serves any network.
+
+    Args:
+        net: Structure of the memory.
+        anchor: Weights at which all gradients of the chunk are taken.
+        keys: Keys k_i.
+        values: Targets v_i.
+
+    Returns:
+        Inputs `a_i` and output gradients `g_i` of each linear map; the gradient of that
+        map's weights at token `i` is `a_i^T g_i`.
+    """
+
+    def loss(
+        zeros: tuple[Float[Array, "chunk _"], ...],
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, "chunk _"], ...]]:
+        layer_inputs: list[Array] = []
+
+        def linear(layer: int, x: Array) -> Array:
+            layer_inputs.append(x)
+            return x @ anchor[layer] + zeros[layer]
+
+        error = net.forward(linear, keys) - values
+        return 0.5 * jnp.sum(jnp.square(error)), tuple(layer_inputs)
+
+    zeros = tuple(
+        jnp.zeros((keys.shape[0], d_out), keys.dtype) for _, d_out in net.shapes
+    )
+    zeros = vary_like(zeros, (anchor, keys, values))
+    gradients, layer_inputs = jax.grad(loss, has_aux=True)(zeros)
+    return layer_inputs, gradients
