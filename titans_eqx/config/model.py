@@ -69,9 +69,9 @@ class MemoryConfig(Section):
     use_momentum: bool = Field(
         default=True, description="whether past surprise is carried on (eta)"
     )
-    decay: Literal["scalar", "channel", "none"] = Field(
+    decay: Literal["scalar", "none"] = Field(
         default="scalar",
-        description="forgetting: per head and memory layer, per channel too, or none",
+        description="whether the memory forgets: one alpha per gate, or none",
     )
     gates: Literal["per_layer", "per_head"] = Field(
         default="per_layer",

@@ -1,0 +1,23 @@
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_examples_of_the_readme_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    for example in EXAMPLES:
+        exec(example, names)  # the later examples go on from the earlier ones
+    assert names["y"].shape == (8, 100, 64)  # pyright: ignore
+    assert names["y_one"].shape == (8, 64)  # pyright: ignore
+    assert names["more"].shape == (20,)  # pyright: ignore
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?!runs)\w+/[\w./]*)`", README))))
+def test_files_that_the_readme_names_exist(path: str):
+    assert any((folder / path).exists() for folder in (ROOT, ROOT / "titans_eqx"))
