@@ -11,6 +11,7 @@ PACKAGE = ROOT / "titans_eqx"
 # Each part may import from those before it and from itself.
 PARTS = [
     "errors",
+    "storage",
     "axes",
     "config",
     "nn",

@@ -6,6 +6,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PATHS = sorted(set(re.findall(r"`((?!runs)\w+/[\w./]*)`", README)))
 
 
 def test_examples_of_the_readme_run(monkeypatch: pytest.MonkeyPatch):
@@ -18,6 +19,8 @@ def test_examples_of_the_readme_run(monkeypatch: pytest.MonkeyPatch):
     assert names["more"].shape == (20,)  # pyright: ignore
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?!runs)\w+/[\w./]*)`", README))))
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?!runs)\w+/[\w./]*)`", README)))
+)
 def test_files_that_the_readme_names_exist(path: str):
     assert any((folder / path).exists() for folder in (ROOT, ROOT / "titans_eqx"))

@@ -7,6 +7,8 @@ from titans_eqx.config import load_config as load_config
 from titans_eqx.errors import UserError as UserError
 from titans_eqx.generation import Sampling as Sampling
 from titans_eqx.generation import generate as generate
+from titans_eqx.generation import load_session as load_session
+from titans_eqx.generation import save_session as save_session
 from titans_eqx.memory import NeuralMemory as NeuralMemory
 from titans_eqx.memory import NeuralMemoryState as NeuralMemoryState
 from titans_eqx.models import TitansLM as TitansLM

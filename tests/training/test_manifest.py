@@ -2,11 +2,11 @@ import json
 
 import pytest
 
+from titans_eqx.storage.durable import write_durably
 from titans_eqx.training.manifest import (
     MANIFEST_NAME,
     DamagedError,
     check_manifest,
-    write_durably,
     write_manifest,
 )
 

@@ -3,3 +3,6 @@
 from titans_eqx.generation.generate import generate as generate
 from titans_eqx.generation.prefill import prefill as prefill
 from titans_eqx.generation.sampling import Sampling as Sampling
+from titans_eqx.generation.session import load_session as load_session
+from titans_eqx.generation.session import save_session as save_session
+from titans_eqx.generation.stream import Stream as Stream

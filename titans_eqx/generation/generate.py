@@ -46,30 +46,30 @@ def generate(
     """
     sampling = sampling or Sampling()
     logits, state = prefill(model, prompt_tokens, state)
-    return extend(model, logits, state, n_tokens, key=key, sampling=sampling)
+    tokens, _, state = extend(model, logits, state, key, sampling, n_tokens)
+    return tokens, state
 
 
 def extend(
     model: TitansLM,
     logits: Float[Array, " vocab"],
     state: ModelState,
-    n_tokens: int,
-    *,
     key: PRNGKeyArray,
     sampling: Sampling,
-) -> tuple[Int[Array, " n_tokens"], ModelState]:
+    n_tokens: int,
+) -> tuple[Int[Array, " n_tokens"], Float[Array, " vocab"], ModelState]:
     """Draw tokens from where a stream stands.
 
     Args:
         model: The model.
         logits: Prediction of the first token to draw.
         state: State that made this prediction.
-        n_tokens: How many tokens to draw.
         key: Random key.
         sampling: How tokens are drawn.
+        n_tokens: How many tokens to draw.
 
     Returns:
-        As `generate`.
+        The tokens, the prediction of the next one, and the state after them.
     """
 
     def body(carry: _Carry, key: PRNGKeyArray) -> tuple[_Carry, Int[Array, ""]]:
@@ -80,5 +80,5 @@ def extend(
         return (logits, state, token, is_over | sampling.is_stop(token)), token
 
     start = (logits, state, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    (_, state, _, _), tokens = scan(body, start, jr.split(key, n_tokens))
-    return tokens, state
+    (logits, state, _, _), tokens = scan(body, start, jr.split(key, n_tokens))
+    return tokens, logits, state

@@ -7,6 +7,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from titans_eqx.errors import UserError
+
+
+class SamplingError(UserError):
+    """A sampling option is out of its range; the message is one line."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -26,19 +32,21 @@ class Sampling:
         """Check the ranges.
 
         Raises:
-            ValueError: If a field is out of its range.
+            SamplingError: If a field is out of its range.
         """
         if self.temperature < 0:
-            raise ValueError(
+            raise SamplingError(
                 f"temperature must be at least 0, got {self.temperature}. "
                 "Use 0 for the likeliest token, 1 for the model's own distribution."
             )
         if self.top_k < 0:
-            raise ValueError(f"top_k must be at least 0 (0 = all), got {self.top_k}.")
+            raise SamplingError(
+                f"top_k must be at least 0 (0 = all), got {self.top_k}."
+            )
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
+            raise SamplingError(f"top_p must be in (0, 1], got {self.top_p}.")
         if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p must be in [0, 1], got {self.min_p}.")
+            raise SamplingError(f"min_p must be in [0, 1], got {self.min_p}.")
 
     def __call__(
         self, logits: Float[Array, " vocab"], *, key: PRNGKeyArray

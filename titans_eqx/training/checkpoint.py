@@ -19,7 +19,7 @@ from typing import Any, Final
 from jaxtyping import PyTree
 
 from titans_eqx.errors import UserError
-from titans_eqx.training.leaf_table import first_difference, leaf_table
+from titans_eqx.storage.leaf_table import first_difference, leaf_table
 from titans_eqx.training.manifest import DamagedError, check_manifest
 from titans_eqx.training.step_store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
 

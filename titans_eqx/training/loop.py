@@ -12,10 +12,10 @@ import numpy as np
 from titans_eqx.config import RunConfig, to_toml
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, generate
+from titans_eqx.storage.durable import write_durably
 from titans_eqx.training.checkpoint import Checkpoints
 from titans_eqx.training.evaluate import bits_per_byte, compressors, mean_loss
 from titans_eqx.training.interrupt import StopRequest
-from titans_eqx.training.manifest import write_durably
 from titans_eqx.training.mesh import batch_sharding
 from titans_eqx.training.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.training.report import TrainingDisplay

@@ -10,9 +10,10 @@ names relative to the folder, with forward slashes.
 
 import hashlib
 import json
-import os
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from titans_eqx.storage.durable import write_durably
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_FORMAT: Final = 1
@@ -21,30 +22,6 @@ MAX_MANIFEST_BYTES: Final = 64 * 2**20
 
 class DamagedError(ValueError):
     """A stored folder is not what was written; the message names the file."""
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file so that a crash leaves the old or the new one, never a mix.
-
-    Args:
-        path: The file to write; its folder must exist.
-        content: The whole new content.
-
-    Raises:
-        OSError: If the disk is full or the folder is not writable.
-    """
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    # The rename itself is only durable once the folder's entry is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_manifest(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from titans_eqx.training.manifest import write_durably
+from titans_eqx.storage.durable import write_durably
 
 
 class MetricsLog:

@@ -12,10 +12,11 @@ from titans_eqx.errors import UserError
 
 LOCK_NAME: Final = "lock"
 PREVIOUS_FOLDER: Final = "previous"
+CHECKPOINTS_FOLDER: Final = "checkpoints"
 PROBE_BYTES: Final = 4096
 # Only these are moved away for a fresh start: the folder may hold files of the user.
 RESULT_NAMES: Final = (
-    "checkpoints",
+    CHECKPOINTS_FOLDER,
     "config.toml",
     "metrics.jsonl",
     "metrics.discarded.jsonl",
@@ -68,7 +69,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS_FOLDER
 
     @property
     def metrics(self) -> Path:

@@ -11,11 +11,11 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from titans_eqx.training.leaf_table import abstract_leaf
+from titans_eqx.storage.durable import write_durably
+from titans_eqx.storage.leaf_table import abstract_leaf
 from titans_eqx.training.manifest import (
     MANIFEST_NAME,
     DamagedError,
-    write_durably,
     write_manifest,
 )
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from titans_eqx.training.leaf_table import abstract_leaf, first_difference, leaf_table
+from titans_eqx.storage.leaf_table import abstract_leaf, first_difference, leaf_table
 
 
 def test_paths_shapes_and_dtypes_are_listed_and_holes_are_not():

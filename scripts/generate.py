@@ -1,0 +1,130 @@
+"""Let a trained model go on from a text: `python scripts/generate.py --run runs/mac`."""
+
+import sys
+from pathlib import Path
+
+import click
+import jax.random as jr
+import numpy as np
+from rich.progress import Progress
+
+from titans_eqx.errors import UserError
+from titans_eqx.generation import Sampling, Stream, load_session, save_session
+from titans_eqx.training.trained import TrainedModel, load_trained
+
+
+@click.command()
+@click.option("--run", "run_dir", required=True, type=Path, help="Folder of the run.")
+@click.option("--prompt", help="Text to go on from. [default: standard input]")
+@click.option("--prompt-file", type=Path, help="File with the text to go on from.")
+@click.option("--read", "read_file", type=Path, help="Text to read first, of any size.")
+@click.option(
+    "--session", type=Path, help="File to take the stream up from, and save to."
+)
+@click.option("--interactive", is_flag=True, help="Converse, line by line.")
+@click.option("--tokens", default=200, show_default=True, type=click.IntRange(min=0))
+@click.option("--temperature", default=0.8, show_default=True, help="0 = likeliest.")
+@click.option("--top-k", default=0, show_default=True, help="0 = all.")
+@click.option("--top-p", default=1.0, show_default=True)
+@click.option("--min-p", default=0.0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+def main(
+    run_dir: Path,
+    prompt: str | None,
+    prompt_file: Path | None,
+    read_file: Path | None,
+    session: Path | None,
+    interactive: bool,
+    tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    seed: int,
+) -> None:
+    """Read a prompt and go on from it; with --session, remember it for the next time."""
+    try:
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
+        )
+        trained = load_trained(run_dir)
+        is_known = session is not None and session.exists()
+        state = load_session(session, trained.model) if is_known else None
+        stream = Stream(trained.model, state)
+        if read_file is not None:
+            _read_with_progress(stream, trained, _file_text(read_file))
+        if interactive:
+            _converse(stream, trained, tokens, sampling, seed)
+        elif (text := _prompt_text(prompt, prompt_file, read_file)) is not None:
+            stream.read(trained.tokenizer.encode(text))
+            _write(stream, trained, tokens, sampling, seed)
+        if session is not None:
+            save_session(session, trained.model, stream.state)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def _file_text(path: Path) -> bytes:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    if not text:
+        raise UserError(f"{path} is empty; name a file with text in it.")
+    return text
+
+
+def _prompt_text(
+    prompt: str | None, prompt_file: Path | None, read_file: Path | None
+) -> bytes | None:
+    """The prompt, or None where a text is only to be read into a session."""
+    if prompt is not None and prompt_file is not None:
+        raise UserError("--prompt and --prompt-file exclude each other; give one.")
+    if prompt is not None:
+        text = prompt.encode()
+    elif prompt_file is not None:
+        text = _file_text(prompt_file)
+    elif read_file is not None:
+        return None
+    else:
+        text = click.get_binary_stream("stdin").read()
+    if not text:
+        raise UserError("the prompt is empty; give at least one character.")
+    return text
+
+
+def _read_with_progress(stream: Stream, trained: TrainedModel, text: bytes) -> None:
+    ids = trained.tokenizer.encode(text)
+    with Progress(transient=True) as progress:
+        task = progress.add_task("reading", total=len(ids))
+        stream.read(ids, lambda count: progress.advance(task, count))
+
+
+def _converse(
+    stream: Stream, trained: TrainedModel, tokens: int, sampling: Sampling, seed: int
+) -> None:
+    """Each line is read, then the model goes on; an empty line or end of file ends it."""
+    for turn, line in enumerate(sys.stdin):
+        if not line.strip():
+            return
+        stream.read(trained.tokenizer.encode(line.encode()))
+        _write(stream, trained, tokens, sampling, seed + turn)
+
+
+def _write(
+    stream: Stream, trained: TrainedModel, tokens: int, sampling: Sampling, seed: int
+) -> None:
+    """Show the text as it is made, also where a character spans several tokens."""
+    shown, ids = "", np.zeros(0, np.int32)
+    for piece in stream.write(tokens, key=jr.key(seed), sampling=sampling):
+        ids = np.concatenate([ids, piece])
+        # An unfinished character decodes to U+FFFD until its last token is there.
+        text = trained.tokenizer.decode(ids).rstrip("\ufffd")
+        click.echo(text[len(shown) :], nl=False)
+        shown = text
+    click.echo()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Taking a trained model out of a run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import equinox as eqx
+import jax.random as jr
+
+from titans_eqx.config import RunConfig
+from titans_eqx.data import Tokenizer, load_tokenizer
+from titans_eqx.models import TitansLM, build_model
+from titans_eqx.training.checkpoint import CheckpointError, Checkpoints
+from titans_eqx.training.optimizer import build_optimizer
+from titans_eqx.training.resume import saved_config
+from titans_eqx.training.run_folder import CHECKPOINTS_FOLDER
+from titans_eqx.training.step import assemble, init_train_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model with the config of its run."""
+
+    model: TitansLM
+    config: RunConfig
+    tokenizer: Tokenizer
+    step: int  # training steps done
+
+
+def load_trained(run_dir: str | Path) -> TrainedModel:
+    """Load the latest model of a run, which may still be training.
+
+    Args:
+        run_dir: The folder of the run.
+
+    Returns:
+        The model on the first device, ready for use.
+
+    Raises:
+        CheckpointError: If the folder holds no usable checkpoint.
+        DataError: If the tokenizer of the run cannot be loaded.
+    """
+    folder = Path(run_dir) / CHECKPOINTS_FOLDER
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{run_dir} is no run folder: it has no {CHECKPOINTS_FOLDER}. Train a "
+            "model with scripts/train.py, or name another folder."
+        )
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        if not checkpoints.steps():
+            raise CheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
+        _, metadata = checkpoints.read_metadata()
+        config = saved_config(metadata)
+        optimizer = build_optimizer(config.optimizer, config.train.steps)
+        template, statics = eqx.filter_eval_shape(
+            lambda: init_train_state(
+                build_model(config.model, key=jr.key(0)), optimizer
+            )
+        )
+        restored = checkpoints.restore_latest(template)
+    if restored is None:
+        raise CheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
+    return TrainedModel(
+        model=assemble(restored.arrays, statics),
+        config=config,
+        tokenizer=load_tokenizer(config.data.tokenizer),
+        step=restored.step,
+    )
