@@ -1,5 +1,6 @@
-"""Let a trained model go on from a text: `python scripts/generate.py --run runs/mac`."""
+"""Let a trained model go on from a text: `scripts/generate.py --run runs/mac`."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -18,9 +19,7 @@ from titans_eqx.training.trained import TrainedModel, load_trained
 @click.option("--prompt", help="Text to go on from. [default: standard input]")
 @click.option("--prompt-file", type=Path, help="File with the text to go on from.")
 @click.option("--read", "read_file", type=Path, help="Text to read first, of any size.")
-@click.option(
-    "--session", type=Path, help="File to take the stream up from, and save to."
-)
+@click.option("--session", type=Path, help="File the stream goes on from.")
 @click.option("--interactive", is_flag=True, help="Converse, line by line.")
 @click.option("--tokens", default=200, show_default=True, type=click.IntRange(min=0))
 @click.option("--temperature", default=0.8, show_default=True, help="0 = likeliest.")
@@ -42,14 +41,16 @@ def main(
     min_p: float,
     seed: int,
 ) -> None:
-    """Read a prompt and go on from it; with --session, remember it for the next time."""
+    """Read a prompt and go on from it; --session remembers it for the next time."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
     try:
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
         )
         trained = load_trained(run_dir)
-        is_known = session is not None and session.exists()
-        state = load_session(session, trained.model) if is_known else None
+        state = None
+        if session is not None and session.exists():
+            state = load_session(session, trained.model)
         stream = Stream(trained.model, state)
         if read_file is not None:
             _read_with_progress(stream, trained, _file_text(read_file))
@@ -88,7 +89,7 @@ def _prompt_text(
     elif read_file is not None:
         return None
     else:
-        text = click.get_binary_stream("stdin").read()
+        text = sys.stdin.buffer.read()
     if not text:
         raise UserError("the prompt is empty; give at least one character.")
     return text
@@ -104,7 +105,7 @@ def _read_with_progress(stream: Stream, trained: TrainedModel, text: bytes) -> N
 def _converse(
     stream: Stream, trained: TrainedModel, tokens: int, sampling: Sampling, seed: int
 ) -> None:
-    """Each line is read, then the model goes on; an empty line or end of file ends it."""
+    """Each line is read, then the model goes on; an empty line ends it."""
     for turn, line in enumerate(sys.stdin):
         if not line.strip():
             return

@@ -95,7 +95,13 @@ def rotate(x: np.ndarray, position: int, base: float = 10_000.0) -> np.ndarray:
 
 
 def attend(
-    query: np.ndarray, keys: Sequence[np.ndarray], values: Sequence[np.ndarray]
+    query: np.ndarray,
+    keys: Sequence[np.ndarray],
+    values: Sequence[np.ndarray],
+    *,
+    persistent_query: np.ndarray | None = None,
+    persistent_keys: Sequence[np.ndarray] = (),
+    persistent_values: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Softmax attention of one query over exactly the given keys and values.
 
@@ -103,11 +109,18 @@ def attend(
         query: (d,).
         keys: at least one (d,) vector.
         values: one (d_value,) vector for each key.
+        persistent_query: (d,), the same query without its rotation, which is what the
+            persistent keys meet.
+        persistent_keys: any number of (d,) vectors, never rotated.
+        persistent_values: one (d_value,) vector for each persistent key.
 
     Returns:
-        (d_value,), the weighted mean of the values.
+        (d_value,), the weighted mean of the values under one softmax.
     """
-    scores = np.array([query @ key for key in keys]) / math.sqrt(len(query))
+    pairs = [(persistent_query, key) for key in persistent_keys]
+    pairs += [(query, key) for key in keys]
+    values = [*persistent_values, *values]
+    scores = np.array([q @ k for q, k in pairs]) / math.sqrt(len(query))
     weights = np.exp(scores - scores.max())
     weights = weights / weights.sum()
     out = np.zeros(len(values[0]))
@@ -132,7 +145,8 @@ def sliding_attention(
         queries: (seq, d), not yet rotated.
         keys: (seq, d), not yet rotated.
         values: (seq, d).
-        persistent_keys: (n_persistent, d), never rotated; n_persistent may be 0.
+        persistent_keys: (n_persistent, d), never rotated, nor the query that
+            meets them; n_persistent may be 0.
         persistent_values: (n_persistent, d).
         window: tokens seen, the token itself included, the persistent ones not.
         base: as in `rotate`; the position is the index in the sequence.
@@ -143,9 +157,15 @@ def sliding_attention(
     out = []
     for i in range(len(queries)):
         visible = range(max(0, i - window + 1), i + 1)
-        seen_keys = [*persistent_keys, *(rotate(keys[j], j, base) for j in visible)]
-        seen_values = [*persistent_values, *(values[j] for j in visible)]
-        out.append(attend(rotate(queries[i], i, base), seen_keys, seen_values))
+        attended = attend(
+            rotate(queries[i], i, base),
+            [rotate(keys[j], j, base) for j in visible],
+            [values[j] for j in visible],
+            persistent_query=queries[i],
+            persistent_keys=persistent_keys,
+            persistent_values=persistent_values,
+        )
+        out.append(attended)
     return np.array(out)
 
 
@@ -169,7 +189,8 @@ def segment_attention(
         values: (seq, d), of the tokens x_j.
         retrieved_keys: (seq, d), of the memory's answers h_j, not yet rotated.
         retrieved_values: (seq, d), of the memory's answers h_j.
-        persistent_keys: (n_persistent, d), never rotated; n_persistent may be 0.
+        persistent_keys: (n_persistent, d), never rotated, nor the query that
+            meets them; n_persistent may be 0.
         persistent_values: (n_persistent, d).
         segment_len: tokens in a segment; the last segment may be shorter.
         base: as in `rotate`; x_j and h_j share j's position within its segment.
@@ -180,13 +201,20 @@ def segment_attention(
     out = []
     for i in range(len(queries)):
         start = i - i % segment_len
-        seen_keys = list(persistent_keys)
-        seen_values = list(persistent_values)
+        seen_keys, seen_values = [], []
         for j in range(start, i + 1):
             seen_keys.append(rotate(retrieved_keys[j], j - start, base))
             seen_values.append(retrieved_values[j])
         for j in range(start, i + 1):
             seen_keys.append(rotate(keys[j], j - start, base))
             seen_values.append(values[j])
-        out.append(attend(rotate(queries[i], i - start, base), seen_keys, seen_values))
+        attended = attend(
+            rotate(queries[i], i - start, base),
+            seen_keys,
+            seen_values,
+            persistent_query=queries[i],
+            persistent_keys=persistent_keys,
+            persistent_values=persistent_values,
+        )
+        out.append(attended)
     return np.array(out)

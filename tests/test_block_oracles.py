@@ -96,6 +96,26 @@ def test_sliding_attention_sees_its_window_and_every_persistent_token(argument, 
     ).all()
 
 
+def test_a_persistent_token_weighs_the_same_at_every_position():
+    # All tokens are equal, so scores differ only by the persistent ones; with no key
+    # but the own token (its angle cancels) every position must give the same output.
+    rng = np.random.default_rng(6)
+    row = rng.normal(size=(3, D))
+    queries, keys, values = (np.tile(vector, (5, 1)) for vector in row)
+    prefix = {
+        "persistent_keys": rng.normal(size=(2, D)),
+        "persistent_values": rng.normal(size=(2, D)),
+    }
+    out = oracle.sliding_attention(queries, keys, values, **prefix, window=1)
+    np.testing.assert_allclose(out, np.tile(out[0], (5, 1)))
+    by_hand = oracle.attend(
+        queries[0],
+        [*prefix["persistent_keys"], keys[0]],
+        [*prefix["persistent_values"], values[0]],
+    )
+    np.testing.assert_allclose(out[0], by_hand)
+
+
 SEGMENT_NAMES = ("queries", "keys", "values", "retrieved_keys", "retrieved_values")
 
 

@@ -100,8 +100,9 @@ def _gate(
 ) -> eqx.nn.Linear:
     """A linear map with small weights and the bias at the gate's starting logit."""
     gate = eqx.nn.Linear(d_model, width, key=key)
+    # With its dtype given: a weakly typed start would turn strong in the first
+    # training step, and the second step would be compiled anew.
+    bias = jnp.full((width,), start, gate.weight.dtype)
     return eqx.tree_at(
-        lambda g: (g.weight, g.bias),
-        gate,
-        (gate.weight * WEIGHT_SCALE, jnp.full((width,), start)),
+        lambda g: (g.weight, g.bias), gate, (gate.weight * WEIGHT_SCALE, bias)
     )

@@ -91,6 +91,10 @@ class Checkpoints:
         self.wait()
         return self._store.steps()
 
+    def is_empty(self) -> bool:
+        """Whether no save has ever been completed here."""
+        return set(self.steps()) <= {self._store.unfinished_step()}
+
     def save(self, step: int, arrays: PyTree, metadata: Mapping[str, Any]) -> None:
         """Save a step; older ones than the latest ``keep`` are removed after it.
 

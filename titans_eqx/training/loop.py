@@ -32,8 +32,9 @@ from titans_eqx.training.step import (
 from titans_eqx.training.summary import describe
 
 FINAL_ROWS: Final = 1024  # held-out rows of the last evaluation
-PROMPT_LEN: Final = 32  # tokens of held-out text that a sample goes on from
-SAMPLE_TEMPERATURE: Final = 0.7
+PROMPT_LEN: Final = 64  # tokens of held-out text that a sample goes on from
+# A low temperature alone ends in long runs of spaces, a high one in noise.
+SAMPLE_SAMPLING: Final = Sampling(temperature=0.9, min_p=0.05)
 SKIPS_IN_A_ROW: Final = 20  # steps without a finite gradient after which a run gives up
 
 
@@ -109,10 +110,11 @@ class _Run:
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
         self.pending_since = time.perf_counter()
         self.skipped = 0
+        self.skips_in_a_row = 0
 
     def resume(self) -> None:
         """Go on from the latest good checkpoint, if there is one."""
-        if self.checkpoints.steps():
+        if not self.checkpoints.is_empty():
             _, metadata = self.checkpoints.read_metadata()
             changes = check_resumable(self.setup, metadata)
             for change in changes:
@@ -179,11 +181,11 @@ class _Run:
 
     def log(self, *, with_evaluation: bool) -> None:
         """Report the steps since the last report."""
-        losses = np.asarray(jax.device_get([m.loss for m in self.pending]))
-        last = jax.device_get(self.pending[-1])
+        pending = jax.device_get(self.pending)
+        last = pending[-1]
         seconds = time.perf_counter() - self.pending_since
-        self.check_divergence(int(last.skipped))
-        loss = float(np.mean(losses))
+        self.check_divergence([int(m.skipped) for m in pending])
+        loss = float(np.mean([m.loss for m in pending]))
         config, texts = self.setup.config, self.setup.texts
         n_tokens = len(self.pending) * config.train.batch_size * config.data.seq_len
         record = {
@@ -201,17 +203,19 @@ class _Run:
         self.pending = []
         self.pending_since = time.perf_counter()
 
-    def check_divergence(self, skipped: int) -> None:
+    def check_divergence(self, skipped: list[int]) -> None:
         """Give up when steps are skipped one after the other."""
-        is_stuck = skipped - self.skipped >= len(self.pending)
-        if is_stuck and len(self.pending) >= SKIPS_IN_A_ROW:
+        for count in skipped:
+            is_skip = count > self.skipped
+            self.skips_in_a_row = self.skips_in_a_row + 1 if is_skip else 0
+            self.skipped = count
+        if self.skips_in_a_row >= SKIPS_IN_A_ROW:
             self.checkpoints.wait()
             raise DivergedError(
-                f"no finite gradient in the last {len(self.pending)} steps before step "
+                f"no finite gradient in the {self.skips_in_a_row} steps up to step "
                 f"{self.step}. Lower optimizer.learning_rate or model.memory.max_step; "
                 "the last checkpoint is intact."
             )
-        self.skipped = skipped
 
     def evaluate(self, rows: list[np.ndarray]) -> dict[str, float]:
         """Held-out loss of the model as it stands."""
@@ -229,13 +233,13 @@ class _Run:
     def sample(self) -> None:
         """Let the model go on from a piece of held-out text."""
         config, texts = self.setup.config, self.setup.texts
-        prompt = evaluation_rows(texts, 1)[0][:PROMPT_LEN]
+        prompt = evaluation_rows(texts, 2)[-1][:PROMPT_LEN]
         tokens, _ = generate(
             assemble(jax.device_put(self.state, jax.devices()[0]), self.setup.statics),
             jnp.asarray(prompt),
             config.train.sample_len,
             key=jr.fold_in(jr.key(config.train.seed), self.step),
-            sampling=Sampling(temperature=SAMPLE_TEMPERATURE),
+            sampling=SAMPLE_SAMPLING,
         )
         text = texts.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
         self.display.sample(self.step, text)

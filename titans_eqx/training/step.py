@@ -94,7 +94,7 @@ def build_train_step(
 
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
         loss, gradient = sharded_gradient(state.parameters, state.frozen, rows)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, state.parameters
         )

@@ -46,7 +46,7 @@ def load_trained(run_dir: str | Path) -> TrainedModel:
             "model with scripts/train.py, or name another folder."
         )
     with Checkpoints(folder, read_only=True) as checkpoints:
-        if not checkpoints.steps():
+        if checkpoints.is_empty():
             raise CheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
         _, metadata = checkpoints.read_metadata()
         config = saved_config(metadata)

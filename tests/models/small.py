@@ -1,0 +1,46 @@
+"""Small models whose parameters are all far from their starting values."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
+
+D_MODEL = 8
+VOCAB = 11
+MEMORY = {"n_heads": 2, "depth": 2, "expansion": 2, "chunk_len": 2, "conv_taps": 3}
+ATTENTION = {"n_heads": 2, "segment_len": 4, "window": 3, "n_persistent": 2}
+
+
+def small_config(
+    *, memory: dict | None = None, attention: dict | None = None, **changes
+) -> ModelConfig:
+    """Two layers of width 8; chunks of 2, segments of 4 and windows of 3 tokens."""
+    return ModelConfig(
+        **{"d_model": D_MODEL, "n_layers": 2, "vocab_size": VOCAB, **changes},
+        memory=MemoryConfig(**{**MEMORY, "max_step": 0.5, **(memory or {})}),
+        attention=AttentionConfig(**{**ATTENTION, **(attention or {})}),
+    )
+
+
+def jittered(module: PyTree) -> PyTree:
+    """The module with noise on every parameter, so that no scale is 1, no gate 0."""
+    rng = np.random.default_rng(0)
+
+    def jitter(leaf: Array) -> Array:
+        noise = jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        return leaf + 0.2 * noise if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(jitter, module)
+
+
+def tokens(n: int, *, seed: int = 0) -> Array:
+    """Random token ids."""
+    return jnp.asarray(np.random.default_rng(seed).integers(VOCAB, size=n), jnp.int32)
+
+
+def stream(n: int, *, seed: int = 0) -> Array:
+    """Random rows of the width of the model."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(n, D_MODEL)))

@@ -1,0 +1,184 @@
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from titans_eqx.config import (
+    AttentionConfig,
+    MemoryConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
+from titans_eqx.models import build_model
+from titans_eqx.training.optimizer import build_optimizer, decayed, trainable
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+BLOCK = ".stacks[0].pattern[0]"
+DECAYED = {
+    f"{BLOCK}.mixer.memory.query_projection.linear.weight",
+    f"{BLOCK}.mixer.memory.key_projection.linear.weight",
+    f"{BLOCK}.mixer.memory.value_projection.linear.weight",
+    f"{BLOCK}.mixer.memory.output_gate.weight",
+    f"{BLOCK}.mixer.memory.output_projection.weight",
+    f"{BLOCK}.mixer.attention.heads.query_projection.weight",
+    f"{BLOCK}.mixer.attention.heads.key_projection.weight",
+    f"{BLOCK}.mixer.attention.heads.value_projection.weight",
+    f"{BLOCK}.mixer.attention.heads.output_projection.weight",
+    f"{BLOCK}.feedforward.gate_projection.weight",
+    f"{BLOCK}.feedforward.in_projection.weight",
+    f"{BLOCK}.feedforward.out_projection.weight",
+    ".head.weight",
+}
+NOT_DECAYED = {
+    ".embedding",
+    f"{BLOCK}.mixer_norm.weight",
+    f"{BLOCK}.mixer.memory.query_projection.conv.kernel",
+    f"{BLOCK}.mixer.memory.key_projection.conv.kernel",
+    f"{BLOCK}.mixer.memory.value_projection.conv.kernel",
+    f"{BLOCK}.mixer.memory.gates.decay.weight",
+    f"{BLOCK}.mixer.memory.gates.decay.bias",
+    f"{BLOCK}.mixer.memory.gates.momentum.weight",
+    f"{BLOCK}.mixer.memory.gates.momentum.bias",
+    f"{BLOCK}.mixer.memory.gates.step.weight",
+    f"{BLOCK}.mixer.memory.gates.step.bias",
+    f"{BLOCK}.mixer.memory.read_norm.weight",
+    f"{BLOCK}.mixer.attention.heads.persistent_tokens",
+    f"{BLOCK}.mixer.write_norm.weight",
+    f"{BLOCK}.mixer.gate.gate",
+    f"{BLOCK}.feedforward_norm.weight",
+    ".norm.weight",
+}
+INITIAL_WEIGHTS = {f"{BLOCK}.mixer.memory.initial_weights[{i}]" for i in range(2)}
+
+
+def build_arrays(initial_memory="frozen", **options):
+    config = ModelConfig(
+        d_model=8,
+        n_layers=2,
+        tied_embeddings=False,
+        memory=MemoryConfig(n_heads=2, chunk_len=4, initial_memory=initial_memory),
+        attention=AttentionConfig(n_heads=2, segment_len=8),
+        **options,
+    )
+    model = eqx.filter_eval_shape(lambda: build_model(config, key=jr.key(0)))
+    return eqx.filter(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+
+
+def marked(tree, leaves_by_path):
+    return {path for path, mark in leaves_by_path(tree).items() if mark}
+
+
+def test_frozen_memory_is_all_that_is_not_trained(leaves_by_path):
+    arrays = build_arrays()
+    names = leaves_by_path(arrays).keys()
+    assert names == DECAYED | NOT_DECAYED | INITIAL_WEIGHTS
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), arrays)
+    assert marked(trainable(zeros), leaves_by_path) == DECAYED | NOT_DECAYED
+
+
+def test_learned_memory_is_trained_and_not_decayed(leaves_by_path):
+    arrays = build_arrays(initial_memory="learned")
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), arrays)
+    everything = DECAYED | NOT_DECAYED | INITIAL_WEIGHTS
+    assert marked(trainable(zeros), leaves_by_path) == everything
+    assert marked(decayed(arrays), leaves_by_path) == DECAYED
+
+
+def test_integers_are_not_trained():
+    tree = {"count": jnp.zeros(3, jnp.int32), "weight": jnp.zeros(3)}
+    assert trainable(tree) == {"count": False, "weight": True}
+
+
+def test_only_matrices_of_linear_maps_are_decayed(leaves_by_path):
+    arrays = build_arrays()
+    assert marked(decayed(arrays), leaves_by_path) == DECAYED
+
+
+@pytest.mark.parametrize("gate", ["mix", "multiply"])
+@pytest.mark.parametrize("variant", ["mac", "mag"])
+def test_stream_gates_are_never_decayed(leaves_by_path, variant, gate):
+    names = marked(decayed(build_arrays(variant=variant, gate=gate)), leaves_by_path)
+    assert not [name for name in names if ".mixer.gate" in name]
+    assert not [name for name in names if "norm" in name]
+
+
+@pytest.mark.parametrize("variant", ["mag", "mal", "lmm", "transformer"])
+def test_other_variants_decay_the_same_matrices(leaves_by_path, variant):
+    arrays = build_arrays(variant=variant)
+    present = leaves_by_path(arrays).keys()
+    names = marked(decayed(arrays), leaves_by_path)
+    assert names <= DECAYED
+    assert names == {
+        name
+        for name in present
+        if name.endswith(("projection.weight", "linear.weight", "output_gate.weight"))
+        or name == ".head.weight"
+    }
+
+
+def rate_config(**changes):
+    # Without averages and decay, AdamW moves every parameter by the learning rate.
+    options = {"beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0} | changes
+    return OptimizerConfig(learning_rate=0.5, final_fraction=0.2, **options)
+
+
+def rates(config, total_steps, n_steps):
+    optimizer = build_optimizer(config, total_steps)
+    parameters = {"scale": jnp.ones(())}
+    state, seen = optimizer.init(parameters), []
+    for _ in range(n_steps):
+        updates, state = optimizer.update({"scale": jnp.ones(())}, state, parameters)
+        seen.append(-float(updates["scale"]))
+    return seen
+
+
+def test_rate_rises_linearly_then_falls_as_a_cosine():
+    seen = rates(rate_config(warmup_steps=4), 14, 16)
+    assert seen[0] == 0
+    np.testing.assert_allclose(seen[:5], [0, 0.125, 0.25, 0.375, 0.5], rtol=1e-5)
+    cosine = [0.3 + 0.2 * math.cos(math.pi * i / 10) for i in range(10)]
+    np.testing.assert_allclose(seen[4:14], cosine, rtol=1e-5)
+    np.testing.assert_allclose(seen[14:], 0.1, rtol=1e-5)
+
+
+def test_without_warmup_the_first_step_has_the_full_rate():
+    np.testing.assert_allclose(rates(rate_config(warmup_steps=0), 10, 1), [0.5])
+
+
+def test_warmup_may_last_as_long_as_the_run():
+    seen = rates(rate_config(warmup_steps=2), 2, 3)
+    np.testing.assert_allclose(seen, [0, 0.25, 0.5], rtol=1e-5)
+
+
+def test_decay_pulls_matrices_by_rate_and_nothing_else(leaves_by_path):
+    arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), build_arrays())
+    parameters = eqx.filter(arrays, trainable(arrays))
+    config = rate_config(warmup_steps=0, weight_decay=0.1)
+    optimizer = build_optimizer(config, 10)
+    gradient = jax.tree.map(jnp.zeros_like, parameters)
+    updates, _ = optimizer.update(gradient, optimizer.init(parameters), parameters)
+    for name, update in leaves_by_path(updates).items():
+        expected = -0.05 if name in DECAYED else 0.0
+        np.testing.assert_allclose(update, expected, rtol=1e-6, err_msg=name)
+
+
+def test_gradients_above_the_norm_are_cut_to_it():
+    config = rate_config(warmup_steps=0, beta1=0.5, clip_norm=2.0)
+    optimizer = build_optimizer(config, 10)
+
+    def second_update(first):
+        parameters = {"scales": jnp.zeros(2)}
+        state = optimizer.init(parameters)
+        _, state = optimizer.update({"scales": first}, state, parameters)
+        second = {"scales": jnp.asarray([0.6, 0.8])}
+        return optimizer.update(second, state, parameters)[0]["scales"]
+
+    small, large = jnp.asarray([1.2, 1.6]), jnp.asarray([120.0, 160.0])
+    np.testing.assert_allclose(second_update(large), second_update(small), rtol=1e-5)
+    below = second_update(jnp.asarray([0.6, 0.8]))
+    assert not np.allclose(second_update(small), below, rtol=1e-2)
