@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from titans_eqx.errors import UserError
 from titans_eqx.models import ModelState, TitansLM
@@ -177,7 +177,9 @@ def _check_header(
         )
 
 
-def _read_leaf(archive: zipfile.ZipFile, name: str, leaf: Array) -> np.ndarray:
+def _read_leaf(
+    archive: zipfile.ZipFile, name: str, leaf: jax.ShapeDtypeStruct
+) -> np.ndarray:
     size = leaf.size * leaf.dtype.itemsize
     content = _read_bytes(archive, name, size)
     if len(content) != size:

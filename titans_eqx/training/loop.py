@@ -223,7 +223,7 @@ class _Run:
         bits = bits_per_byte(loss, self.setup.texts.held_out)
         return {"eval_loss": loss, "eval_bits_per_byte": bits}
 
-    def report(self, record: dict[str, float]) -> None:
+    def report(self, record: dict[str, int | float]) -> None:
         """Write one record everywhere."""
         self.metrics.write(record)
         if self.events is not None:
