@@ -1,15 +1,19 @@
 """Small models whose parameters are all far from their starting values."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
+from titans_eqx.models import TitansLM, build_model
 
 D_MODEL = 8
-VOCAB = 11
+VOCAB = 12
 MEMORY = {"n_heads": 2, "depth": 2, "expansion": 2, "chunk_len": 2, "conv_taps": 3}
 ATTENTION = {"n_heads": 2, "segment_len": 4, "window": 3, "n_persistent": 2}
 
@@ -29,11 +33,19 @@ def jittered(module: PyTree) -> PyTree:
     """The module with noise on every parameter, so that no scale is 1, no gate 0."""
     rng = np.random.default_rng(0)
 
-    def jitter(leaf: Array) -> Array:
-        noise = jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
-        return leaf + 0.2 * noise if eqx.is_inexact_array(leaf) else leaf
+    def jitter(leaf: Any) -> Any:
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        noise = 0.2 * rng.normal(size=leaf.shape)
+        # Added in NumPy, which compiles nothing.
+        return jnp.asarray((np.asarray(leaf) + noise).astype(leaf.dtype))
 
     return jax.tree.map(jitter, module)
+
+
+def small_model(config: ModelConfig) -> TitansLM:
+    """A model whose parameters are all away from their starting values."""
+    return jittered(eqx.filter_jit(build_model)(config, key=jr.key(0)))
 
 
 def tokens(n: int, *, seed: int = 0) -> Array:

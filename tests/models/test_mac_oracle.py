@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from tests.models.mac_oracle import language_model_oracle, mac_oracle
-from tests.models.small import jittered, small_config, stream, tokens
-from titans_eqx.models import build_model
+from tests.models.small import jittered, small_config, small_model, stream, tokens
 from titans_eqx.models.mac import MemoryAsContext
 
 CONFIGS = {
@@ -38,14 +37,14 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_mixer_equals_the_oracle(x64, config):
-    mixer = jittered(MemoryAsContext(config, key=jr.key(0)))
+    mixer = jittered(eqx.filter_jit(MemoryAsContext)(config, key=jr.key(0)))
     x = stream(11)
     y, _ = eqx.filter_jit(mixer)(x, None)
     np.testing.assert_allclose(y, mac_oracle(mixer, np.asarray(x)), rtol=0, atol=1e-9)
 
 
 def test_two_layer_model_equals_the_oracle(x64):
-    model = jittered(build_model(small_config(tied_embeddings=False), key=jr.key(0)))
+    model = small_model(small_config(tied_embeddings=False))
     ids = tokens(11)
     logits, _ = eqx.filter_jit(model)(ids)
     stack = model.stacks[0].pattern[0]

@@ -1,5 +1,7 @@
 """Runs small enough to train inside a test."""
 
+import contextlib
+import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,3 +89,32 @@ def double_precision() -> Iterator[None]:
     """Run a module with 64-bit numbers as the default."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def train_quietly(compile_cache: Path) -> Callable[..., str]:
+    """A function that trains and returns what it printed."""
+
+    def run(config: Any, folder: Path, **options: Any) -> str:
+        from titans_eqx.training import train
+
+        with (
+            jax.numpy_dtype_promotion("standard"),  # optax mixes integers and reals
+            contextlib.redirect_stdout(io.StringIO()) as printed,
+        ):
+            train(config, folder, **options)
+        return printed.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    small_config: Callable,
+    train_quietly: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Any, Path, str]:
+    """Config, folder and output of a run that nothing interrupted; leave it alone."""
+    config = small_config(train__sample_every=3)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return config, folder, train_quietly(config, folder)

@@ -1,0 +1,273 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from titans_eqx.config import load_config, to_toml
+from titans_eqx.training import prepare
+from titans_eqx.training.checkpoint import CheckpointError, Checkpoints
+from titans_eqx.training.report import TrainingDisplay
+from titans_eqx.training.resume import (
+    check_resumable,
+    checkpoint_metadata,
+    saved_config,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def numbers(folder):
+    """What was measured at each step, without the clock's part in it."""
+    return [
+        {name: value for name, value in line.items() if name != "tokens_per_second"}
+        for line in records(folder)
+    ]
+
+
+def last_state(folder, config):
+    template = prepare(config, abstract=True).state
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore_latest(template)
+    assert restored is not None
+    return restored.step, restored.arrays
+
+
+def assert_equal_trees(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """A function that lets something happen once, when a step is reported."""
+
+    def arrange(step, happen):
+        report = TrainingDisplay.log
+
+        def log(self, logged_step, metrics):
+            report(self, logged_step, metrics)
+            if logged_step == step:
+                monkeypatch.setattr(TrainingDisplay, "log", report)
+                happen()
+
+        monkeypatch.setattr(TrainingDisplay, "log", log)
+
+    return arrange
+
+
+def interrupt():
+    signal.raise_signal(signal.SIGTERM)
+
+
+def crash():
+    raise RuntimeError("the power went off")
+
+
+def test_interrupted_run_equals_an_uninterrupted_one(
+    finished_run, train_quietly, at_step, tmp_path
+):
+    config, reference, _ = finished_run
+    # Its last checkpoint is of step 2, so step 3 is done again.
+    at_step(3, crash)
+    with pytest.raises(RuntimeError, match="power"):
+        train_quietly(config, tmp_path)
+    assert records(tmp_path)[-1]["step"] == 3
+    # Step 5 is between two checkpoints, so this one is extra.
+    at_step(5, interrupt)
+    output = train_quietly(config, tmp_path)
+    assert "continuing from step 2" in output
+    assert "stopped and saved at step 5; the same command goes on" in output
+    output = train_quietly(config, tmp_path)
+    assert "continuing from step 5" in output
+    assert "changed" not in output
+
+    assert numbers(tmp_path) == numbers(reference)
+    step, state = last_state(tmp_path, config)
+    expected_step, expected = last_state(reference, config)
+    assert (step, expected_step) == (6, 6)
+    assert_equal_trees(state, expected)
+    assert (tmp_path / "config.toml").read_bytes() == (
+        reference / "config.toml"
+    ).read_bytes()
+
+
+def test_handlers_of_signals_are_given_back(small_config, train_quietly, tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    config = small_config(model__variant="transformer", train__steps=2)
+    train_quietly(config, tmp_path)
+    after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert after == before
+
+
+def test_first_save_cut_off_is_no_checkpoint(small_config, train_quietly, tmp_path):
+    config = small_config(model__variant="transformer", train__steps=2)
+    train_quietly(config, tmp_path)
+    before = numbers(tmp_path)
+    (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
+    (tmp_path / "checkpoints" / "saving").write_text("2")
+    output = train_quietly(config, tmp_path)
+    assert "continuing" not in output
+    assert numbers(tmp_path) == before
+
+
+def test_damaged_checkpoint_is_reported_and_done_again(
+    finished_run, train_quietly, tmp_path
+):
+    config, reference, _ = finished_run
+    folder = shutil.copytree(reference, tmp_path / "run")
+    (folder / "checkpoints" / "6" / "manifest.json").unlink()
+    output = train_quietly(config, folder)
+    assert "step 6 is damaged: manifest.json is missing" in output
+    assert "continuing from step 4" in output
+    assert numbers(folder) == numbers(reference)
+    assert_equal_trees(last_state(folder, config), last_state(reference, config))
+
+
+def test_terminated_process_saves_exits_with_zero_and_goes_on(
+    small_config, train_quietly, tmp_path
+):
+    config = small_config(
+        model__variant="transformer", train__steps=100_000, train__eval_every=0
+    )
+    config_file, folder = tmp_path / "small.toml", tmp_path / "run"
+    config_file.write_text(to_toml(config))
+    command = [sys.executable, "scripts/train.py", "--config", str(config_file)]
+    with subprocess.Popen(
+        [*command, "--run-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            next(line for line in process.stdout if line.startswith("step 3/100,000"))
+        finally:
+            process.terminate()
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    stopped_at = records(folder)[-1]["step"]
+    assert f"stopped and saved at step {stopped_at:,}; the same" in output
+    assert last_state(folder, config)[0] == stopped_at
+
+    config = load_config(config_file, [f"train.steps={stopped_at + 1}"])
+    output = train_quietly(config, folder)
+    assert f"continuing from step {stopped_at:,}" in output
+    assert records(folder)[-1]["step"] == stopped_at + 1
+
+
+@pytest.fixture(scope="module")
+def metadata(small_config):
+    """What a checkpoint says, as it comes back from JSON."""
+    setup = prepare(small_config(), abstract=True)
+    return json.loads(json.dumps(checkpoint_metadata(setup)))
+
+
+@pytest.fixture
+def changes_of(small_config, metadata):
+    def check(**changes):
+        setup = prepare(small_config(**changes), abstract=True)
+        return check_resumable(setup, metadata)
+
+    return check
+
+
+def test_same_config_has_no_changes(changes_of):
+    assert changes_of() == []
+
+
+def test_config_comes_back_from_a_checkpoint(small_config, metadata):
+    assert saved_config(metadata) == small_config()
+
+
+def test_changed_keys_of_training_are_reported(changes_of):
+    assert changes_of(optimizer__learning_rate=0.02, train__steps=8) == [
+        "optimizer.learning_rate was 0.01, is 0.02",
+        "train.steps was 6, is 8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model__d_model", 16, "model.d_model was 8, is 16"),
+        ("model__memory__max_step", 0.2, "model.memory.max_step was 0.1, is 0.2"),
+        ("model__memory__layers", [0], r"model.memory.layers was all, is \[0\]"),
+        ("model__variant", "mag", "model.variant was mac, is mag"),
+    ],
+)
+def test_changed_model_is_refused_by_key(changes_of, key, value, message):
+    with pytest.raises(CheckpointError, match=f"another model: {message}. Use --fresh"):
+        changes_of(**{key: value})
+
+
+def test_changed_text_is_refused(changes_of, small_config, tmp_path):
+    text = Path(small_config().data.path).read_text()
+    other = tmp_path / "text.py"
+    other.write_text(text + "x = 1\n")
+    with pytest.raises(CheckpointError, match="the train text .* is not the one"):
+        changes_of(data__path=str(other))
+
+
+def test_moved_text_is_the_same_text(changes_of, small_config, tmp_path):
+    path = Path(small_config().data.path)
+    moved = Path(shutil.copy(path, tmp_path))
+    assert changes_of(data__path=str(moved)) == [
+        f"data.path was {path}, is {moved}",
+    ]
+
+
+def test_other_held_out_text_is_refused(changes_of, tmp_path):
+    (tmp_path / "other.py").write_text("print('held out')\n" * 9)
+    with pytest.raises(CheckpointError, match="the (train|held-out) text"):
+        changes_of(data__eval_path=str(tmp_path / "other.py"))
+
+
+def test_checkpoint_of_another_format_is_refused(small_config, metadata):
+    setup = prepare(small_config(), abstract=True)
+    with pytest.raises(CheckpointError, match="has format 0, this version .* format 1"):
+        check_resumable(setup, metadata | {"format": 0})
+
+
+def test_run_with_another_model_is_refused_and_keeps_everything(
+    finished_run, small_config, train_quietly
+):
+    _, folder, _ = finished_run
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    other = small_config(train__sample_every=3, model__memory__max_step=0.2)
+    with pytest.raises(CheckpointError, match="model.memory.max_step was 0.1, is 0.2"):
+        train_quietly(other, folder)
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    lock = folder / "lock"
+    assert {k: v for k, v in after.items() if k not in (lock, folder)} == {
+        k: v for k, v in before.items() if k not in (lock, folder)
+    }
+
+
+def test_changed_rate_is_reported_and_goes_on(
+    small_config, train_quietly, at_step, tmp_path
+):
+    options = {"model__variant": "transformer", "train__steps": 4}
+    at_step(2, interrupt)
+    train_quietly(small_config(**options), tmp_path)
+    output = train_quietly(
+        small_config(**options, optimizer__learning_rate=0.02), tmp_path
+    )
+    assert "changed since the checkpoint: optimizer.learning_rate was" in output
+    assert "continuing from step 2" in output
+    assert [line["step"] for line in records(tmp_path)] == [1, 2, 3, 4, 4]
