@@ -1,6 +1,7 @@
 """Every config in the repository describes a model that can be built."""
 
 import math
+import re
 from pathlib import Path
 
 import equinox as eqx
@@ -13,21 +14,26 @@ from titans_eqx.models import build_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PATHS = sorted(CONFIGS.rglob("*.toml"))
-# Parameters of the paper's sizes, without the frozen M_0 of each memory.
-NAMED_SIZES = {"170m": 170e6, "340m": 340e6, "400m": 400e6, "760m": 760e6}
+# Our MAC has a memory beside the attention of every layer, where the paper's sizes are
+# those of its baseline too: the deep ones come out larger than their names.
+SMALLEST, LARGEST = 0.8, 1.5
 
 
 def count_parameters(path: Path) -> int:
     config = load_config(path)
     model = eqx.filter_eval_shape(build_model, config.model, key=jr.key(0))
-    leaves = jax.tree.leaves(eqx.filter(model, lambda x: hasattr(x, "shape")))
-    return sum(math.prod(leaf.shape) for leaf in leaves)
+    leaves = jax.tree.leaves(model)
+    return sum(math.prod(x.shape) for x in leaves if hasattr(x, "shape"))
 
 
 @pytest.mark.parametrize(
     "path", PATHS, ids=lambda path: path.relative_to(CONFIGS).as_posix()
 )
-def test_model_can_be_built_and_is_as_large_as_its_name_says(path):
+def test_model_can_be_built_and_is_about_as_large_as_its_name_says(path):
     n_parameters = count_parameters(path)
-    print(path.name, n_parameters)
-    assert n_parameters > 0
+    named = re.search(r"_(\d+)m$", path.stem)
+    if named is None:
+        assert n_parameters > 0
+    else:
+        in_millions = n_parameters / 1e6
+        assert SMALLEST < in_millions / int(named[1]) < LARGEST, in_millions

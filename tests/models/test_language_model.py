@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.models.small import VOCAB, small_config, small_model, tokens
 from tests.models.variants import ALL, MAC
+from titans_eqx.models import build_model
 
 call = eqx.filter_jit(lambda model, ids, state: model(ids, state))
 step = eqx.filter_jit(lambda model, token, state: model.step(token, state))
@@ -143,7 +145,7 @@ def test_state_keeps_its_size_and_dtypes_from_the_first_token_on(config, dtype):
     def trace():
         model = jax.tree.map(
             lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x,
-            small_model(config),
+            build_model(config, key=jr.key(0)),
         )
         start = model.init_state()
         logits, after_whole = model(tokens(6))
@@ -162,7 +164,7 @@ def test_half_precision_parameters_keep_a_wide_memory():
     def trace():
         model = jax.tree.map(
             lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x,
-            small_model(small_config()),
+            build_model(small_config(), key=jr.key(0)),
         )
         return model(tokens(6))[1]
 

@@ -148,15 +148,19 @@ def test_finished_run_says_so_and_changes_nothing(
     assert contents(copy) == before
 
 
-def test_more_steps_continue_a_finished_run(tiny, train_quietly, tmp_path):
+def test_more_steps_and_another_rate_continue_a_finished_run(
+    tiny, train_quietly, tmp_path
+):
     train_quietly(tiny(train__steps=2), tmp_path)
     before = records(tmp_path)
-    output = train_quietly(tiny(train__steps=4), tmp_path)
-    assert "changed since the checkpoint: train.steps was 2, is 4" in output
+    changed = tiny(train__steps=4, optimizer__learning_rate=0.02)
+    output = train_quietly(changed, tmp_path)
+    assert "the checkpoint: train.steps was 2, is 4" in output
+    assert "the checkpoint: optimizer.learning_rate was 0.01, is 0.02" in output
     assert "continuing from step 2" in output
     assert records(tmp_path)[: len(before)] == before
     assert [line["step"] for line in records(tmp_path)] == [1, 2, 2, 3, 4, 4]
-    assert load_config(tmp_path / "config.toml").train.steps == 4
+    assert load_config(tmp_path / "config.toml") == changed
 
 
 def test_fresh_run_moves_earlier_results_aside(tiny, train_quietly, tmp_path):

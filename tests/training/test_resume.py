@@ -104,14 +104,6 @@ def test_interrupted_run_equals_an_uninterrupted_one(
     ).read_bytes()
 
 
-def test_handlers_of_signals_are_given_back(small_config, train_quietly, tmp_path):
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    config = small_config(model__variant="transformer", train__steps=2)
-    train_quietly(config, tmp_path)
-    after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    assert after == before
-
-
 def test_first_save_cut_off_is_no_checkpoint(small_config, train_quietly, tmp_path):
     config = small_config(model__variant="transformer", train__steps=2)
     train_quietly(config, tmp_path)
@@ -257,17 +249,3 @@ def test_run_with_another_model_is_refused_and_keeps_everything(
     assert {k: v for k, v in after.items() if k not in (lock, folder)} == {
         k: v for k, v in before.items() if k not in (lock, folder)
     }
-
-
-def test_changed_rate_is_reported_and_goes_on(
-    small_config, train_quietly, at_step, tmp_path
-):
-    options = {"model__variant": "transformer", "train__steps": 4}
-    at_step(2, interrupt)
-    train_quietly(small_config(**options), tmp_path)
-    output = train_quietly(
-        small_config(**options, optimizer__learning_rate=0.02), tmp_path
-    )
-    assert "changed since the checkpoint: optimizer.learning_rate was" in output
-    assert "continuing from step 2" in output
-    assert [line["step"] for line in records(tmp_path)] == [1, 2, 3, 4, 4]

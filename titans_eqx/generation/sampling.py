@@ -1,5 +1,6 @@
 """How the next token is drawn from the logits."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -34,9 +35,9 @@ class Sampling:
         Raises:
             SamplingError: If a field is out of its range.
         """
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise SamplingError(
-                f"temperature must be at least 0, got {self.temperature}. "
+                f"temperature must be finite and at least 0, got {self.temperature}. "
                 "Use 0 for the likeliest token, 1 for the model's own distribution."
             )
         if self.top_k < 0:

@@ -248,7 +248,7 @@ class _ChunkScan(eqx.Module):
             self.net, anchor, chunk.keys, chunk.values
         )
         norms = [
-            jnp.sum(jnp.square(a), axis=1) * jnp.sum(jnp.square(g), axis=1)
+            _square_norms(a) * _square_norms(g)
             for a, g in zip(layer_inputs, gradients, strict=True)
         ]
         square_norm = jnp.sum(jnp.stack(norms), axis=0)
@@ -282,6 +282,11 @@ class _ChunkScan(eqx.Module):
 
 def _layer(factors: ChunkDecay, layer: int) -> ChunkDecay:
     return jax.tree.map(lambda x: x[layer], factors)
+
+
+def _square_norms(rows: Float[Array, "chunk _"]) -> Float[Array, " chunk"]:
+    # Finite, or a zero key beside a value of 1e20 would be written as 0 * inf.
+    return jnp.minimum(jnp.sum(jnp.square(rows), axis=1), jnp.finfo(rows.dtype).max)
 
 
 def _count(n: int) -> Int[Array, " {n}"]:

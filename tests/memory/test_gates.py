@@ -1,0 +1,50 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from titans_eqx.config import MemoryConfig
+from titans_eqx.memory.gates import MemoryGates
+
+D_MODEL, N_HEADS, DEPTH = 16, 2, 3
+
+
+def gates_at_random_tokens(**options):
+    config = MemoryConfig(n_heads=N_HEADS, depth=DEPTH, max_step=0.2, **options)
+    gates = MemoryGates(D_MODEL, config, key=jr.key(0))
+    return jax.vmap(gates)(jr.normal(jr.key(1), (50, D_MODEL)))
+
+
+def test_gates_start_where_the_design_says():
+    decay, momentum, step = gates_at_random_tokens()
+    for gate in (decay, momentum, step):
+        assert gate.shape == (50, N_HEADS, DEPTH)
+        assert np.all(np.std(gate, axis=0) > 0), "every gate depends on the token"
+    assert np.all((decay > 0.005) & (decay < 0.02))
+    assert np.all((momentum > 0.05) & (momentum < 0.5))
+    assert np.all((step > 0.05) & (step < 0.15))
+
+
+def test_a_gate_per_head_is_shared_by_the_layers_of_its_memory():
+    for gate in gates_at_random_tokens(gates="per_head"):
+        np.testing.assert_array_equal(gate[..., 0], gate[..., -1])
+        assert np.any(gate[:, 0] != gate[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "which"),
+    [({"decay": "none"}, 0), ({"use_momentum": False}, 1)],
+    ids=["decay", "momentum"],
+)
+def test_a_gate_that_is_switched_off_is_exactly_zero(options, which):
+    gates = gates_at_random_tokens(**options)
+    assert [not np.any(gate) for gate in gates] == [i == which for i in range(3)]
+
+
+def test_gates_are_wide_in_half_precision():
+    gates = MemoryGates(D_MODEL, MemoryConfig(), key=jr.key(0))
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), gates)
+    assert {x.dtype for x in half(jnp.ones(D_MODEL, jnp.bfloat16))} == {
+        jnp.dtype("float32")
+    }

@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from tests.oracles import memory_forward
+from titans_eqx.memory import MemoryNet
+
+D = 4
+WRAPPERS = [(True, True), (True, False), (False, True), (False, False)]
+
+
+@pytest.mark.parametrize(("residual", "norm"), WRAPPERS)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_read_equals_the_oracle(x64, depth, residual, norm):
+    net = MemoryNet(D, depth, 2, residual=residual, norm=norm)
+    weights, queries = net.init(jr.key(0)), jr.normal(jr.key(1), (5, D))
+    expected = [
+        memory_forward(
+            [np.asarray(w) for w in weights], query, residual=residual, norm=norm
+        )
+        for query in np.asarray(queries)
+    ]
+    np.testing.assert_allclose(net(weights, queries), expected, atol=1e-12)
+    np.testing.assert_allclose(net(weights, queries[2]), expected[2], atol=1e-12)
+
+
+def test_shapes_of_the_maps():
+    assert MemoryNet(4, 1, 8).shapes == ((4, 4),)
+    assert MemoryNet(4, 3, 2).shapes == ((4, 8), (8, 8), (8, 4))
+
+
+def test_initial_weights_keep_the_scale_of_their_input():
+    net = MemoryNet(64, 2, 4)
+    for weights, (d_in, _) in zip(net.init(jr.key(0)), net.shapes, strict=True):
+        np.testing.assert_allclose(jnp.std(weights), d_in**-0.5, rtol=0.05)
+
+
+def test_a_memory_that_is_switched_off_by_zero_weights_reads_its_query():
+    net = MemoryNet(D)
+    zeros = jax.tree.map(jnp.zeros_like, net.init(jr.key(0)))
+    query = jnp.arange(1.0, 5.0)
+    np.testing.assert_array_equal(net(zeros, query), query)
+
+
+@pytest.mark.parametrize("name", ["d", "depth", "expansion"])
+def test_bad_sizes_are_refused(name):
+    sizes = {"d": D, "depth": 2, "expansion": 2, name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got {name}=0"):
+        MemoryNet(**sizes)

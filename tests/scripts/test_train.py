@@ -1,0 +1,218 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from scripts.train import main
+from titans_eqx.config import load_config
+from titans_eqx.training import setup
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+[model]
+variant = "transformer"
+d_model = 8
+n_layers = 1
+
+[model.memory]
+n_heads = 2
+chunk_len = 4
+
+[model.attention]
+n_heads = 2
+segment_len = 8
+window = 8
+
+[data]
+path = "text.txt"
+seq_len = 16
+eval_fraction = 0.2
+
+[optimizer]
+warmup_steps = 1
+
+[train]
+steps = 2
+batch_size = 4
+eval_every = 0
+sample_every = 0
+log_every = 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A current folder with a small config and its text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(CONFIG)
+    lines = (f"line {i} of the text\n" for i in range(100))
+    (tmp_path / "text.txt").write_text("".join(lines))
+    return tmp_path
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fail if a model is built, which is before the first thing is compiled."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr(setup, "build_model", refuse)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["--config", "small.toml", *arguments])
+
+
+def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def assert_refused(result, message):
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert result.stdout == ""
+
+
+WRONG_CONFIGS = {
+    "unknown key": (
+        ["model.d_modle=256"],
+        "model.d_modle is not a key; did you mean model.d_model?",
+    ),
+    "wrong type": (["model.d_model=wide"], "model.d_model must be a whole number"),
+    "out of bounds": (["train.steps=0"], "train.steps must be >= 1, got 0"),
+    "no value": (["train.steps"], "write it as key=value"),
+    "heads": (
+        ["model.variant=lmm", "model.memory.n_heads=3"],
+        "model.d_model must be a multiple of model.memory.n_heads, got 8 and 3",
+    ),
+    "segments": (
+        ["model.variant=mac", "model.attention.segment_len=6"],
+        "model.attention.segment_len must be a multiple of model.memory.chunk_len",
+    ),
+    "devices": (
+        ["mesh.data=3"],
+        "train.batch_size must be a multiple of mesh.data, got 4 and 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CONFIGS)
+@pytest.mark.usefixtures("no_model")
+def test_wrong_config_is_one_line(folder, name):
+    overrides, message = WRONG_CONFIGS[name]
+    options = [part for text in overrides for part in ("--set", text)]
+    assert_refused(run(*options), message)
+    assert names(folder) == {"small.toml", "text.txt"}
+
+
+@pytest.mark.usefixtures("folder", "no_model")
+def test_missing_config_is_one_line():
+    result = CliRunner().invoke(main, ["--config", "smal.toml"])
+    assert_refused(result, "smal.toml: no such file; did you mean small.toml?")
+
+
+WRONG_TEXTS = {
+    "missing": ("data.path=none.txt", "no such file or folder: none.txt"),
+    "empty": ("data.path=empty.txt", "no text in empty.txt: the file is empty"),
+    "no match": ("data.path=*.rst", "no file matches the glob *.rst"),
+    "too short": ("data.path=short.txt", "one row needs 17 (data.seq_len + 1)"),
+    "too few rows": ("train.batch_size=400", "fewer than one batch of 400"),
+    "held out missing": ("data.eval_path=none.txt", "no such file or folder"),
+    "tokenizer": ("data.tokenizer=none.json", "no tokenizer file at none.json"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TEXTS)
+@pytest.mark.usefixtures("no_model")
+def test_wrong_text_is_one_line_before_anything_is_compiled(folder, name):
+    (folder / "empty.txt").touch()
+    (folder / "short.txt").write_text("too short")
+    override, message = WRONG_TEXTS[name]
+    before = names(folder)
+    assert_refused(run("--set", override), message)
+    assert names(folder) == before
+
+
+@pytest.mark.usefixtures("folder", "no_model")
+def test_too_many_devices_are_one_line():
+    result = run("--set", "train.batch_size=64", "--set", "mesh.data=64")
+    assert_refused(result, "mesh.data asks for 64 devices, but there are")
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.toml")))
+def test_printed_config_is_the_same_config(folder, config):
+    arguments = ["--config", str(config), "--set", "train.steps=777"]
+    result = CliRunner().invoke(main, [*arguments, "--print-config"])
+    assert result.exit_code == 0
+    printed = folder / "printed.toml"
+    printed.write_text(result.stdout)
+    assert load_config(printed) == load_config(config, ["train.steps=777"])
+    assert names(folder) == {"small.toml", "text.txt", "printed.toml"}
+
+
+def test_dry_run_says_what_a_run_is_and_leaves_no_files(folder):
+    overrides = ["model.variant=mac", "train.steps=1000"]
+    options = [part for text in overrides for part in ("--set", text)]
+    result = run(*options, "--dry-run")
+    assert result.exit_code == 0, result.output
+    titles = [line.split()[0] for line in result.stdout.splitlines()]
+    assert titles == [
+        "model",
+        "parameters",
+        "state",
+        "step",
+        "run",
+        "text",
+        "devices",
+    ]
+    lines = dict(zip(titles, result.stdout.splitlines(), strict=True))
+    assert "mac, 1 layers, width 8" in lines["model"]
+    assert "bytes per sequence, whatever its length" in lines["state"]
+    assert "64 tokens (4 sequences of 16)" in lines["step"]
+    assert "1,000 steps, 64,000 tokens" in lines["run"]
+    assert lines["devices"].endswith("(cpu)")
+    assert names(folder) == {"small.toml", "text.txt"}
+
+
+def test_dry_run_counts_every_parameter(folder):
+    result = run("--dry-run")
+    (line,) = (x for x in result.stdout.splitlines() if x.startswith("parameters"))
+    embedding, norms = 256 * 8, 3 * 8
+    attention, persistent, feedforward = 4 * 8 * 8, 4 * 8, 3 * 32 * 8
+    total = embedding + norms + attention + persistent + feedforward
+    assert line.split()[1] == f"{total:,}"
+    assert f"({total:,} trained, 0 frozen)" in line
+
+
+def test_results_are_in_a_folder_named_after_the_config(folder):
+    def train(*arguments):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    process = train("--config", "small.toml")
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
+    results = folder / "runs" / "small"
+    lines = (results / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 2]
+    assert load_config(results / "config.toml") == load_config("small.toml")
+
+    process = train("--config", "small.toml", "--set", "model.d_model=16")
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error: the checkpoint in the run folder is of another")
+    assert "model.d_model was 8, is 16" in line
