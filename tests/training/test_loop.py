@@ -1,0 +1,233 @@
+import json
+import math
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from titans_eqx.config import load_config
+from titans_eqx.training import prepare
+from titans_eqx.training.checkpoint import Checkpoints
+from titans_eqx.training.loop import PROMPT_LEN, SKIPS_IN_A_ROW, DivergedError
+from titans_eqx.training.metrics_log import TensorBoardLog
+from titans_eqx.training.run_folder import RunFolder, RunFolderError
+
+LOGGED = {
+    "step",
+    "loss",
+    "bits_per_byte",
+    "tokens_per_second",
+    "gradient_norm",
+    "skipped_steps",
+}
+EVALUATED = {"eval_loss", "eval_bits_per_byte"}
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def contents(folder):
+    """Bytes of every file of results."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def parameters(folder, config, step):
+    template = prepare(config, abstract=True).state
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return jax.tree.leaves(checkpoints.restore(step, template).arrays.parameters)
+
+
+@pytest.fixture
+def tiny(small_config):
+    """A run that compiles fast: no memory."""
+
+    def make(**changes):
+        return small_config(model__variant="transformer", **changes)
+
+    return make
+
+
+def test_everything_is_written_into_the_run_folder(finished_run):
+    _, folder, _ = finished_run
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.toml",
+        "lock",
+        "metrics.jsonl",
+        "samples.txt",
+    }
+    steps = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert steps == {"4", "6"}
+
+
+def test_metrics_have_a_line_for_each_report(finished_run):
+    config, folder, _ = finished_run
+    *lines, final = records(folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for line in lines:
+        with_evaluation = line["step"] in (2, 4)
+        assert line.keys() == LOGGED | (EVALUATED if with_evaluation else set())
+        assert line["skipped_steps"] == 0
+        assert line["tokens_per_second"] > 0
+    assert final.keys() == {"step"} | EVALUATED
+    assert final["step"] == 6
+
+
+def test_bits_per_byte_stand_for_the_text_of_the_tokens(finished_run):
+    config, folder, _ = finished_run
+    texts = prepare(config, abstract=True).texts
+    for line in records(folder):
+        if "loss" in line:
+            bits = line["loss"] / math.log(2)
+            bits *= texts.train.n_tokens / texts.train.n_bytes
+            assert line["bits_per_byte"] == pytest.approx(bits)
+    assert records(folder)[0]["bits_per_byte"] == pytest.approx(8, abs=0.2)
+
+
+def test_loss_falls(finished_run):
+    _, folder, _ = finished_run
+    evaluated = [line["eval_loss"] for line in records(folder) if "eval_loss" in line]
+    assert len(evaluated) == 3
+    assert evaluated == sorted(evaluated, reverse=True)
+
+
+def test_config_in_the_folder_is_the_config_of_the_run(finished_run):
+    config, folder, _ = finished_run
+    assert load_config(folder / "config.toml") == config
+
+
+def test_samples_go_on_from_held_out_text(finished_run):
+    config, folder, output = finished_run
+    text = (folder / "samples.txt").read_text(encoding="utf-8")
+    title, first, second = re.split(r"--- step \d+\n", text)
+    assert re.findall(r"--- step (\d+)\n", text) == ["3", "6"]
+    texts = prepare(config, abstract=True).texts
+    held_out = b"".join(texts.held_out.text_bytes()).decode()
+    prompt = first[: min(PROMPT_LEN, config.data.seq_len + 1)]
+    assert title == ""
+    assert prompt in held_out
+    assert second.startswith(prompt)
+    assert "sample at step 3:" in output
+    assert "sample at step 6:" in output
+
+
+def test_end_compares_the_model_with_compressors(finished_run):
+    config, folder, output = finished_run
+    n_rows = len(prepare(config, abstract=True).texts.held_out_rows)
+    title, *lines = output.splitlines()[-4:]
+    assert title == f"bits per byte on {n_rows * 16:,} tokens of held-out text:"
+    figures = {line[:14].strip(): float(line[14:]) for line in lines}
+    assert list(figures) == ["this model", "gzip -9", "xz -9"]
+    final = records(folder)[-1]["eval_bits_per_byte"]
+    assert figures["this model"] == pytest.approx(final, abs=5e-4)
+    assert 0 < figures["gzip -9"] < 8
+
+
+def test_run_begins_with_its_sizes(finished_run):
+    _, _, output = finished_run
+    assert output.startswith("model       mac, 1 layers, width 8\nparameters  ")
+
+
+def test_finished_run_says_so_and_changes_nothing(
+    finished_run, train_quietly, tmp_path
+):
+    config, folder, _ = finished_run
+    copy = shutil.copytree(folder, tmp_path / "run")
+    before = contents(copy)
+    output = train_quietly(config, copy)
+    assert "nothing to do: the run has 6 of 6 steps" in output
+    assert contents(copy) == before
+
+
+def test_more_steps_and_another_rate_continue_a_finished_run(
+    tiny, train_quietly, tmp_path
+):
+    train_quietly(tiny(train__steps=2), tmp_path)
+    before = records(tmp_path)
+    changed = tiny(train__steps=4, optimizer__learning_rate=0.02)
+    output = train_quietly(changed, tmp_path)
+    assert "the checkpoint: train.steps was 2, is 4" in output
+    assert "the checkpoint: optimizer.learning_rate was 0.01, is 0.02" in output
+    assert "continuing from step 2" in output
+    assert records(tmp_path)[: len(before)] == before
+    assert [line["step"] for line in records(tmp_path)] == [1, 2, 2, 3, 4, 4]
+    assert load_config(tmp_path / "config.toml") == changed
+
+
+def test_fresh_run_moves_earlier_results_aside(tiny, train_quietly, tmp_path):
+    config = tiny(train__steps=2)
+    train_quietly(config, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    output = train_quietly(config, tmp_path, fresh=True)
+    previous = tmp_path / "previous" / "1"
+    assert f"earlier results are now in {previous}" in output
+    assert [line["step"] for line in records(tmp_path)] == [1, 2, 2]
+    kept = {name for name in before if name.name not in ("lock", "notes.txt")}
+    assert {name: before[name] for name in kept} == contents(previous)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_initial_weights_are_the_same_in_every_run(finished_run):
+    config, _, _ = finished_run
+    first, second = (prepare(config).state for _ in range(2))
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_losses_between_reports_are_averaged(tiny, train_quietly, tmp_path):
+    options = {"train__steps": 4, "train__eval_every": 0}
+    train_quietly(tiny(**options), tmp_path / "each")
+    train_quietly(tiny(**options, train__log_every=3), tmp_path / "some")
+    each = [line["loss"] for line in records(tmp_path / "each") if "loss" in line]
+    some = [line for line in records(tmp_path / "some") if "loss" in line]
+    assert [line["step"] for line in some] == [3, 4]
+    means = [np.mean(each[:3]), each[3]]
+    np.testing.assert_allclose([line["loss"] for line in some], means, rtol=1e-6)
+
+
+@pytest.mark.parametrize("log_every", [1, 7])
+def test_run_without_finite_gradients_gives_up(
+    tiny, train_quietly, tmp_path, log_every
+):
+    # The first step throws the weights so far that no later gradient is finite.
+    config = tiny(
+        optimizer__learning_rate=1e30,
+        optimizer__warmup_steps=0,
+        train__steps=50,
+        train__log_every=log_every,
+        train__eval_every=0,
+    )
+    with pytest.raises(DivergedError, match="no finite gradient .*learning_rate"):
+        train_quietly(config, tmp_path)
+    logged = records(tmp_path)
+    assert len(logged) <= SKIPS_IN_A_ROW
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        last = checkpoints.steps()[-1]
+    assert all(np.isfinite(leaf).all() for leaf in parameters(tmp_path, config, last))
+
+
+def test_folder_in_use_is_refused(tiny, train_quietly, tmp_path):
+    with (
+        RunFolder(tmp_path),
+        pytest.raises(RunFolderError, match=r"in use by process \d+ on .*--run-dir"),
+    ):
+        train_quietly(tiny(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"lock"}
+
+
+def test_tensorboard_mirrors_the_metrics(tiny, train_quietly, tmp_path, monkeypatch):
+    mirrored = []
+    monkeypatch.setattr(TensorBoardLog, "write", lambda _, line: mirrored.append(line))
+    train_quietly(tiny(train__steps=2), tmp_path, tensorboard=True)
+    assert mirrored == records(tmp_path)
+    assert list((tmp_path / "tensorboard").iterdir())
