@@ -7,6 +7,7 @@ from titans_eqx.config import load_config as load_config
 from titans_eqx.errors import UserError as UserError
 from titans_eqx.generation import Sampling as Sampling
 from titans_eqx.generation import generate as generate
+from titans_eqx.generation import generate_batch as generate_batch
 from titans_eqx.generation import load_session as load_session
 from titans_eqx.generation import save_session as save_session
 from titans_eqx.memory import NeuralMemory as NeuralMemory

@@ -43,6 +43,18 @@ def random_inputs(key: PRNGKeyArray, n_tokens: int, depth: int) -> MemoryInputs:
     return MemoryInputs(*map(jnp.asarray, (*rng.normal(size=(3, n_tokens, D)), *gates)))
 
 
+def channel_wise(problem: Problem, net: AbstractMemoryNet) -> Problem:
+    """The same problem, with an alpha for each row of the weights."""
+    rng = np.random.default_rng(1)
+    n_tokens = len(problem.inputs.keys)
+    decay = tuple(
+        jnp.asarray(rng.uniform(0.01, 0.5, size=(n_tokens, d_in)))
+        for d_in, _ in net.shapes
+    )
+    inputs = eqx.tree_at(lambda inputs: inputs.decay, problem.inputs, decay)
+    return problem._replace(inputs=inputs)
+
+
 def draw_problem(net: AbstractMemoryNet, n_tokens: int, *, phase: int = 0) -> Problem:
     """Random tokens, and a state of which no part equals another without need."""
     rng = np.random.default_rng(0)
@@ -92,7 +104,8 @@ def oracle_answer(
         inputs.queries,
         inputs.keys,
         inputs.values,
-        inputs.decay,
+        # The oracle knows channel-wise decay by its being a list.
+        list(inputs.decay) if inputs.is_channel_wise else inputs.decay,
         inputs.momentum,
         inputs.step,
         chunk_len=chunk_len,

@@ -12,6 +12,7 @@ from tests.memory.problems import (
     D,
     Problem,
     assert_identical,
+    channel_wise,
     draw_problem,
     largest_difference,
     oracle_answer,
@@ -56,6 +57,21 @@ def test_both_forms_equal_the_oracle(x64, depth, chunk_len, rule):
         problem = draw_problem(net, n_tokens, phase=phase)
         expected = oracle_answer(problem, net, chunk_len, rule)
         for form in forms:
+            assert largest_difference(form(*problem), expected) < 1e-10
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_channel_wise_decay_equals_the_oracle(x64, rule):
+    rule = RULES[rule]
+    for depth, chunk_len, n_tokens, phase in (
+        (1, 8, 19, 3),
+        (2, 8, 19, 7),
+        (2, 4, 8, 0),
+    ):
+        net = NETS[depth]
+        problem = channel_wise(draw_problem(net, n_tokens, phase=phase), net)
+        expected = oracle_answer(problem, net, chunk_len, rule)
+        for form in solve_both(net, chunk_len, rule):
             assert largest_difference(form(*problem), expected) < 1e-10
 
 

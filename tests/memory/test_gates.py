@@ -8,11 +8,12 @@ from titans_eqx.config import MemoryConfig
 from titans_eqx.memory.gates import MemoryGates
 
 D_MODEL, N_HEADS, DEPTH = 16, 2, 3
+CHANNELS = (8, 32, 32)  # rows of the weights of each memory layer
 
 
 def gates_at_random_tokens(**options):
     config = MemoryConfig(n_heads=N_HEADS, depth=DEPTH, max_step=0.2, **options)
-    gates = MemoryGates(D_MODEL, config, key=jr.key(0))
+    gates = MemoryGates(D_MODEL, config, CHANNELS, key=jr.key(0))
     return jax.vmap(gates)(jr.normal(jr.key(1), (50, D_MODEL)))
 
 
@@ -32,6 +33,15 @@ def test_a_gate_per_head_is_shared_by_the_layers_of_its_memory():
         assert np.any(gate[:, 0] != gate[:, 1])
 
 
+def test_channel_wise_decay_has_a_value_for_each_row_of_the_weights():
+    decay, momentum, _ = gates_at_random_tokens(decay="channel")
+    assert [a.shape for a in decay] == [(50, N_HEADS, n) for n in CHANNELS]
+    assert momentum.shape == (50, N_HEADS, DEPTH)
+    for alpha in decay:
+        assert np.all((alpha > 0.005) & (alpha < 0.02))
+        assert np.all(np.std(alpha, axis=-1) > 0)
+
+
 @pytest.mark.parametrize(
     ("options", "which"),
     [({"decay": "none"}, 0), ({"use_momentum": False}, 1)],
@@ -43,7 +53,7 @@ def test_a_gate_that_is_switched_off_is_exactly_zero(options, which):
 
 
 def test_gates_are_wide_in_half_precision():
-    gates = MemoryGates(D_MODEL, MemoryConfig(), key=jr.key(0))
+    gates = MemoryGates(D_MODEL, MemoryConfig(), (4, 16), key=jr.key(0))
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), gates)
     assert {x.dtype for x in half(jnp.ones(D_MODEL, jnp.bfloat16))} == {
         jnp.dtype("float32")

@@ -18,6 +18,7 @@ CONFIGS = {
     "no_conv": MemoryConfig(**SMALL, conv_taps=1),
     "no_momentum": MemoryConfig(**SMALL, use_momentum=False),
     "no_decay": MemoryConfig(**SMALL, decay="none"),
+    "channel_decay": MemoryConfig(**SMALL, decay="channel", decay_towards="initial"),
     "gate_per_head": MemoryConfig(**SMALL, gates="per_head"),
     "to_initial": MemoryConfig(**SMALL, decay_towards="initial", read="before"),
 }

@@ -69,9 +69,9 @@ class MemoryConfig(Section):
     use_momentum: bool = Field(
         default=True, description="whether past surprise is carried on (eta)"
     )
-    decay: Literal["scalar", "none"] = Field(
+    decay: Literal["scalar", "channel", "none"] = Field(
         default="scalar",
-        description="whether the memory forgets: one alpha per gate, or none",
+        description="one alpha per gate, one per row of the weights (slow), or none",
     )
     gates: Literal["per_layer", "per_head"] = Field(
         default="per_layer",
@@ -160,6 +160,13 @@ class ModelConfig(Section):
                 f"d_model = {_next_multiple(self.d_model, heads)} would do",
                 "model.d_model",
                 "model.memory.n_heads",
+            )
+        if self.memory.decay == "channel" and self.memory.gates != "per_layer":
+            raise combination_error(
+                'model.memory.gates must be "per_layer" with model.memory.decay = '
+                f'"channel", got "{self.memory.gates}"',
+                "model.memory.gates",
+                "model.memory.decay",
             )
         if layers != "all" and max(layers) >= self.n_layers:
             raise combination_error(

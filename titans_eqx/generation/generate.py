@@ -1,13 +1,16 @@
 """Generation: read a prompt, then draw tokens one by one."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from titans_eqx.generation.prefill import prefill
+from titans_eqx.generation.prefill import SHORT_PIECE_LEN, prefill, prefill_padded
 from titans_eqx.generation.sampling import Sampling
 from titans_eqx.memory.boundary import select
 from titans_eqx.models import ModelState, TitansLM
@@ -48,6 +51,80 @@ def generate(
     logits, state = prefill(model, prompt_tokens, state)
     tokens, _, state = extend(model, logits, state, key, sampling, n_tokens)
     return tokens, state
+
+
+def generate_batch(
+    model: TitansLM,
+    prompts: Sequence[np.ndarray | Int[Array, " _"]],
+    n_tokens: int,
+    *,
+    key: PRNGKeyArray,
+    state: ModelState | None = None,
+    sampling: Sampling | None = None,
+) -> tuple[Int[Array, "batch n_tokens"], ModelState]:
+    """`generate` for several prompts side by side, of any lengths.
+
+    Compiled once for each number of prompts, length of the longest (rounded up) and
+    `n_tokens`. Each row draws what it would draw alone with its own key, which is row
+    `i` of `jax.random.split(key, len(prompts))`.
+
+    Args:
+        model: The model.
+        prompts: Token ids of each prompt, at least one token in each.
+        n_tokens: How many tokens to draw for each.
+        key: Random key.
+        state: A batch of states before the prompts, such as this function returns; None
+            for fresh sequences.
+        sampling: How tokens are drawn; default `Sampling()`.
+
+    Returns:
+        The drawn tokens, and the batch of states after them.
+
+    Raises:
+        ValueError: If there is no prompt, or one has no token.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    if not lengths or min(lengths) == 0:
+        raise ValueError(
+            "every prompt needs at least one token, and there must be a prompt; got "
+            f"prompts of the lengths {lengths}."
+        )
+    n_slots = -(-max(lengths) // SHORT_PIECE_LEN) * SHORT_PIECE_LEN
+    padded = np.zeros((len(prompts), n_slots), np.int32)
+    for row, prompt in zip(padded, prompts, strict=True):
+        row[: len(prompt)] = np.asarray(prompt)
+    return _generate_rows(
+        model,
+        jnp.asarray(padded),
+        jnp.asarray(lengths, jnp.int32),
+        jr.split(key, len(prompts)),
+        state,
+        sampling or Sampling(),
+        n_tokens,
+    )
+
+
+@eqx.filter_jit
+def _generate_rows(
+    model: TitansLM,
+    prompts: Int[Array, "batch slots"],
+    lengths: Int[Array, " batch"],
+    keys: PRNGKeyArray,
+    state: ModelState | None,
+    sampling: Sampling,
+    n_tokens: int,
+) -> tuple[Int[Array, "batch n_tokens"], ModelState]:
+    def one_row(
+        prompt: Int[Array, " slots"],
+        length: Int[Array, ""],
+        key: PRNGKeyArray,
+        state: ModelState | None,
+    ) -> tuple[Int[Array, " n_tokens"], ModelState]:
+        logits, state = prefill_padded(model, prompt, length, state)
+        tokens, _, state = extend(model, logits, state, key, sampling, n_tokens)
+        return tokens, state
+
+    return jax.vmap(one_row)(prompts, lengths, keys, state)
 
 
 def extend(

@@ -2,12 +2,16 @@
 
 from typing import Final
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from titans_eqx.memory.boundary import select
 from titans_eqx.models import ModelState, TitansLM
 from titans_eqx.nn.varying import scan
 
 PIECE_LEN: Final = 512  # tokens read at once; a longer text is read piece by piece
+SHORT_PIECE_LEN: Final = 32  # the same where some tokens may be padding
 
 
 def prefill(
@@ -52,3 +56,56 @@ def prefill(
     pieces = tokens[n_first:].reshape(n_pieces, piece_len)
     (state, last), _ = scan(body, (state, logits[-1]), pieces)
     return last, state
+
+
+def prefill_padded(
+    model: TitansLM,
+    tokens: Int[Array, " slots"],
+    n_tokens: Int[Array, ""],
+    state: ModelState | None = None,
+    *,
+    piece_len: int = SHORT_PIECE_LEN,
+) -> tuple[Float[Array, " vocab"], ModelState]:
+    """`prefill` of the first `n_tokens`, a number that the compiler does not know.
+
+    So texts of different lengths share one compiled function, or one batch. Whole
+    pieces are read at once and the rest of a piece token by token.
+
+    Args:
+        model: The model.
+        tokens: Token ids, then padding, which is never seen by the model's state.
+        n_tokens: How many of them are real, at least one.
+        state: Where the stream stands; None for a fresh sequence.
+        piece_len: Tokens read at once. The result does not depend on it.
+
+    Returns:
+        Logits for the token after the last real one, and the state after it.
+    """
+    piece_len = min(piece_len, tokens.shape[0])
+    n_pieces = -(-tokens.shape[0] // piece_len)
+    padded = jnp.pad(tokens, (0, n_pieces * piece_len - tokens.shape[0]))
+    state = model.init_state() if state is None else state
+    logits = jax.eval_shape(lambda: model.step(tokens[0], state))[0]
+    start = (jnp.zeros(logits.shape, logits.dtype), state)
+
+    def read_piece(
+        carry: tuple[Float[Array, " vocab"], ModelState],
+        xs: tuple[Int[Array, " piece"], Int[Array, ""]],
+    ) -> tuple[tuple[Float[Array, " vocab"], ModelState], None]:
+        piece, first = xs
+        logits, state = model(piece, carry[1])
+        is_whole = first + piece_len <= n_tokens
+        return select(is_whole, (logits[-1], state), carry), None
+
+    def read_token(
+        carry: tuple[Float[Array, " vocab"], ModelState], offset: Int[Array, ""]
+    ) -> tuple[tuple[Float[Array, " vocab"], ModelState], None]:
+        slot = n_tokens // piece_len * piece_len + offset
+        after = model.step(padded[slot], carry[1])
+        return select(slot < n_tokens, after, carry), None
+
+    pieces = padded.reshape(n_pieces, piece_len)
+    firsts = jnp.arange(n_pieces, dtype=jnp.int32) * piece_len
+    carry, _ = scan(read_piece, start, (pieces, firsts))
+    carry, _ = scan(read_token, carry, jnp.arange(piece_len - 1, dtype=jnp.int32))
+    return carry

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from titans_eqx.generation.generate import extend
-from titans_eqx.generation.prefill import PIECE_LEN
+from titans_eqx.generation.prefill import PIECE_LEN, prefill_padded
 from titans_eqx.generation.sampling import Sampling
 from titans_eqx.models import ModelState, TitansLM
 
@@ -53,8 +53,9 @@ class Stream:
             else:
                 padded = np.zeros(PIECE_LEN, np.int32)
                 padded[: len(piece)] = piece
-                self._logits, self.state = _read_steps(
-                    self.model, jnp.asarray(padded), jnp.asarray(len(piece)), self.state
+                count = jnp.asarray(len(piece), jnp.int32)
+                self._logits, self.state = _read_padded(
+                    self.model, jnp.asarray(padded), count, self.state
                 )
             if on_progress is not None:
                 jax.block_until_ready(self._logits)
@@ -104,19 +105,5 @@ def _read_piece(
     return logits[-1], state
 
 
-@eqx.filter_jit
-def _read_steps(
-    model: TitansLM, tokens: Int[Array, " seq"], n_tokens: Array, state: ModelState
-) -> tuple[Float[Array, " vocab"], ModelState]:
-    """Read the first `n_tokens`, whose number is not known to the compiler."""
-
-    def body(
-        i: Array, carry: tuple[Float[Array, " vocab"], ModelState]
-    ) -> tuple[Float[Array, " vocab"], ModelState]:
-        return model.step(tokens[i], carry[1])
-
-    start = model.step(tokens[0], state)
-    return jax.lax.fori_loop(1, n_tokens, body, start)
-
-
+_read_padded = eqx.filter_jit(prefill_padded)
 _write = eqx.filter_jit(extend)

@@ -1,15 +1,11 @@
 """The fast form of the memory: one chunk at a time, in matrix products only.
 
-All gradients of a chunk are taken at its anchor, so they come from one forward and one
-backward pass over its rows. The gradient of a linear map at token `i` is rank one,
-`u_i = a_i^T g_i` (input and output gradient of the map), so the map with the weights of
-time `t` is applied to a row `x_t` without building them:
-
-    x_t M_t = A_t (x_t M) + f_t (x_t S) - sum_{i <= t} H[t, i] (x_t . a_i) theta_i g_i
-
-which is one masked, attention-like product for each memory layer; see `decay.py` for
-`A`, `f` and `H`. Equal to `scan_tokens` up to rounding, whatever the chunk length.
+Between chunks runs a scan whose carry is the weights and the momentum; what happens
+inside one is in `chunk.py`. Equal to `scan_tokens` up to rounding, whatever the chunk
+length, the phase and the length of the piece.
 """
+
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -18,12 +14,11 @@ from jaxtyping import Array, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.boundary import select
-from titans_eqx.memory.decay import ChunkDecay, before_own_write, chunk_decay
+from titans_eqx.memory.chunk import Chunk
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.recurrent import decay_target
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs, MemoryState
-from titans_eqx.memory.surprise import surprise_factors
 from titans_eqx.nn.span import Span
 from titans_eqx.nn.varying import scan
 
@@ -132,17 +127,6 @@ def scan_slots(
     return jnp.concatenate(reads), state
 
 
-class _Chunk(eqx.Module):
-    """One chunk of inputs with its decay factors (one for each memory layer)."""
-
-    queries: Float[Array, "chunk d"]
-    keys: Float[Array, "chunk d"]
-    values: Float[Array, "chunk d"]
-    step: Float[Array, "chunk depth"]
-    written: ChunkDecay
-    seen: ChunkDecay
-
-
 class _ChunkScan(eqx.Module):
     """What stays the same over all chunks of a call."""
 
@@ -163,8 +147,13 @@ class _ChunkScan(eqx.Module):
         def body(carry, xs):
             weights, momentum = carry
             chunk, number = xs
-            reads, weights, momentum = self.read_and_write(
-                chunk, weights, weights, momentum
+            reads, weights, momentum = chunk.read_and_write(
+                self.net,
+                self.rule,
+                self.target,
+                anchor=weights,
+                weights=weights,
+                momentum=momentum,
             )
             is_end = jnp.ones((), bool)
             return self.rule.boundary.carry((weights, momentum), number, is_end), reads
@@ -193,8 +182,13 @@ class _ChunkScan(eqx.Module):
         def body(carry, xs):
             anchor, weights, momentum = carry
             chunk, is_full, number = xs
-            reads, weights, momentum = self.read_and_write(
-                chunk, anchor, weights, momentum
+            reads, weights, momentum = chunk.read_and_write(
+                self.net,
+                self.rule,
+                self.target,
+                anchor=anchor,
+                weights=weights,
+                momentum=momentum,
             )
             weights, momentum = self.rule.boundary.carry(
                 (weights, momentum), number, is_full
@@ -209,84 +203,14 @@ class _ChunkScan(eqx.Module):
         state = MemoryState(*carry, phase=phase)
         return reads.reshape(span.length, -1), state
 
-    def split(self, inputs: MemoryInputs, span: Span) -> _Chunk:
+    def split(self, inputs: MemoryInputs, span: Span) -> Chunk:
         """Inputs and decay factors with a leading axis of chunks."""
 
         def fold(x: Array) -> Array:
             return x.reshape(-1, self.chunk_len, *x.shape[1:])
 
-        def one_chunk(inputs: MemoryInputs, is_real: Array) -> _Chunk:
-            column = is_real[:, None]
-            written = jax.vmap(chunk_decay, in_axes=(1, 1, None))(
-                jnp.where(column, inputs.decay, 0),
-                jnp.where(column, inputs.momentum, 1),
-                is_real,
-            )
-            is_read_late = self.rule.read == "after"
-            return _Chunk(
-                queries=inputs.queries,
-                keys=inputs.keys,
-                values=inputs.values,
-                step=jnp.where(column, inputs.step, 0),
-                written=written,
-                seen=written if is_read_late else jax.vmap(before_own_write)(written),
-            )
-
         folded, is_real = jax.tree.map(fold, (inputs, span.mask()))
-        return jax.vmap(one_chunk)(folded, is_real)
-
-    def read_and_write(
-        self,
-        chunk: _Chunk,
-        anchor: MemoryWeights,
-        weights: MemoryWeights,
-        momentum: MemoryWeights,
-    ) -> tuple[Float[Array, "chunk d"], MemoryWeights, MemoryWeights]:
-        """Reads of one chunk, and weights and momentum after it."""
-        anchor = self.rule.boundary.anchor(anchor)
-        layer_inputs, gradients = surprise_factors(
-            self.net, anchor, chunk.keys, chunk.values
-        )
-        norms = [
-            _square_norms(a) * _square_norms(g)
-            for a, g in zip(layer_inputs, gradients, strict=True)
-        ]
-        square_norm = jnp.sum(jnp.stack(norms), axis=0)
-        step = chunk.step * self.rule.clip_scale(square_norm)[:, None]
-        steps = tuple(step[:, i, None] * g for i, g in enumerate(gradients))
-
-        def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
-            seen = _layer(chunk.seen, layer)
-            from_chunk = (seen.written * (x @ layer_inputs[layer].T)) @ steps[layer]
-            before = seen.kept[:, None] * (x @ weights[layer])
-            pushed = seen.pushed[:, None] * (x @ momentum[layer])
-            if self.target is None:
-                return before + pushed - from_chunk
-            pulled = (1 - seen.kept)[:, None] * (x @ self.target[layer])
-            return before + pulled + pushed - from_chunk
-
-        reads = self.net.forward(linear, chunk.queries)
-        new_weights, new_momentum = [], []
-        for layer, (a, g) in enumerate(zip(layer_inputs, steps, strict=True)):
-            last = _layer(chunk.written, layer)
-            m = last.kept[-1] * weights[layer] + last.pushed[-1] * momentum[layer]
-            m = m - (last.written[-1][:, None] * a).T @ g
-            if self.target is not None:
-                m = m + (1 - last.kept[-1]) * self.target[layer]
-            s = last.momentum_kept * momentum[layer]
-            s = s - (last.momentum_written[:, None] * a).T @ g
-            new_weights.append(m)
-            new_momentum.append(s)
-        return reads, tuple(new_weights), tuple(new_momentum)
-
-
-def _layer(factors: ChunkDecay, layer: int) -> ChunkDecay:
-    return jax.tree.map(lambda x: x[layer], factors)
-
-
-def _square_norms(rows: Float[Array, "chunk _"]) -> Float[Array, " chunk"]:
-    # Finite, or a zero key beside a value of 1e20 would be written as 0 * inf.
-    return jnp.minimum(jnp.sum(jnp.square(rows), axis=1), jnp.finfo(rows.dtype).max)
+        return jax.vmap(partial(Chunk.prepare, self.rule))(folded, is_real)
 
 
 def _count(n: int) -> Int[Array, " {n}"]:

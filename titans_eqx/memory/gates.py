@@ -2,8 +2,11 @@
 
 alpha (decay) and eta (momentum) are sigmoids, theta (step size) is a bounded sigmoid;
 each has one value for every head and memory layer (Titans, section 3.1 and appendix).
+With channel-wise decay, as in the camera-ready paper, alpha has one for every row of
+every memory layer's weights.
 """
 
+import itertools
 from typing import Final
 
 import equinox as eqx
@@ -33,17 +36,25 @@ class MemoryGates(eqx.Module):
 
     n_heads: int = eqx.field(static=True)
     depth: int = eqx.field(static=True)
-    columns: int = eqx.field(static=True)  # depth, or 1 if the layers share their gates
+    columns: int = eqx.field(static=True)  # depth, or 1: layers share their gates
+    channels: tuple[int, ...] = eqx.field(static=True)  # of alpha; () = one
     max_step: float = eqx.field(static=True)
 
     def __init__(
-        self, d_model: int, config: MemoryConfig, *, key: PRNGKeyArray
+        self,
+        d_model: int,
+        config: MemoryConfig,
+        channels: tuple[int, ...],
+        *,
+        key: PRNGKeyArray,
     ) -> None:
         """Start every gate at its constant, almost independent of the token.
 
         Args:
             d_model: Width of the stream.
             config: Which gates exist, how many values each has, and the largest step.
+            channels: Rows of the weights of each memory layer, which with channel-wise
+                decay have an alpha each.
             key: Random key.
         """
         self.n_heads = config.n_heads
@@ -52,8 +63,10 @@ class MemoryGates(eqx.Module):
         decay_key, momentum_key, step_key = jr.split(key, 3)
         self.columns = config.depth if config.gates == "per_layer" else 1
         width = config.n_heads * self.columns
+        self.channels = channels if config.decay == "channel" else ()
+        decay_width = config.n_heads * sum(self.channels) or width
         self.decay = (
-            _gate(d_model, width, DECAY_START, key=decay_key)
+            _gate(d_model, decay_width, DECAY_START, key=decay_key)
             if config.decay != "none"
             else None
         )
@@ -67,7 +80,7 @@ class MemoryGates(eqx.Module):
     def __call__(
         self, x: Float[Array, " d_model"]
     ) -> tuple[
-        Float[Array, "heads depth"],
+        Float[Array, "heads depth"] | tuple[Float[Array, "heads _"], ...],
         Float[Array, "heads depth"],
         Float[Array, "heads depth"],
     ]:
@@ -78,7 +91,8 @@ class MemoryGates(eqx.Module):
 
         Returns:
             alpha in (0, 1), eta in (0, 1) and theta in (0, max_step), float32 or wider.
-            A gate that is switched off is exactly zero.
+            A gate that is switched off is exactly zero. Channel-wise alpha has an array
+            for each memory layer.
         """
 
         def sigmoid(gate: eqx.nn.Linear | None) -> Float[Array, "heads depth"]:
@@ -89,10 +103,18 @@ class MemoryGates(eqx.Module):
             return jnp.broadcast_to(jax.nn.sigmoid(logits), shape)
 
         return (
-            sigmoid(self.decay),
+            self._channel_decay(x) if self.channels else sigmoid(self.decay),
             sigmoid(self.momentum),
             self.max_step * sigmoid(self.step),
         )
+
+    def _channel_decay(
+        self, x: Float[Array, " d_model"]
+    ) -> tuple[Float[Array, "heads _"], ...]:
+        assert self.decay is not None
+        logits = at_least_float32(self.decay(x)).reshape(self.n_heads, -1)
+        ends = list(itertools.accumulate(self.channels))[:-1]
+        return tuple(jnp.split(jax.nn.sigmoid(logits), ends, axis=1))
 
 
 def _gate(

@@ -14,7 +14,7 @@ from typing import Final
 import equinox as eqx
 import jax
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config import MemoryConfig
@@ -73,7 +73,6 @@ class NeuralMemory(eqx.Module):
         self.query_projection = ConvProjection(d_model, taps, key=keys[0])
         self.key_projection = ConvProjection(d_model, taps, key=keys[1])
         self.value_projection = ConvProjection(d_model, taps, key=keys[2])
-        self.gates = MemoryGates(d_model, config, key=keys[3])
         self.net = MemoryNet(
             d_head,
             config.depth,
@@ -81,6 +80,8 @@ class NeuralMemory(eqx.Module):
             residual=config.residual,
             norm=config.norm,
         )
+        channels = tuple(d_in for d_in, _ in self.net.shapes)
+        self.gates = MemoryGates(d_model, config, channels, key=keys[3])
         self.initial_weights = jax.vmap(self.net.init)(
             jr.split(keys[4], config.n_heads)
         )
@@ -277,7 +278,7 @@ class NeuralMemory(eqx.Module):
         values, carried_value = self.value_projection(x, carried.value, span)
         decay, momentum, step = jax.vmap(self.gates)(x)
 
-        def one_head(*arrays: Array) -> MemoryInputs:
+        def one_head(*arrays: PyTree[Array]) -> MemoryInputs:
             return MemoryInputs(*arrays)
 
         inputs = jax.vmap(one_head, in_axes=HEAD_AXIS, out_axes=HEAD_AXIS)(

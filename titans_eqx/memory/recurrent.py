@@ -126,13 +126,13 @@ def _write(
         token.momentum[layer] * s - step[layer] * u
         for layer, (s, u) in enumerate(zip(state.momentum, surprise, strict=True))
     )
+    decay = [token.layer_decay(layer)[:, None] for layer in range(len(momentum))]
     weights = tuple(
-        (1 - token.decay[layer]) * m + s
-        for layer, (m, s) in enumerate(zip(state.weights, momentum, strict=True))
+        (1 - alpha) * m + s
+        for alpha, m, s in zip(decay, state.weights, momentum, strict=True)
     )
     if target is not None:
         weights = tuple(
-            m + token.decay[layer] * m0
-            for layer, (m, m0) in enumerate(zip(weights, target, strict=True))
+            m + alpha * m0 for alpha, m, m0 in zip(decay, weights, target, strict=True)
         )
     return weights, momentum

@@ -1,9 +1,10 @@
 """What one memory reads and what it keeps (one head of one layer).
 
 Symbols: `M` fast weights, `S` momentum ("past surprise"), `alpha` decay, `eta` momentum
-    gate,
-`theta` step size, as in "Titans: Learning to Memorize at Test Time", section 3.1.
+gate, `theta` step size, as in "Titans: Learning to Memorize at Test Time", section 3.1.
 """
+
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,6 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from titans_eqx.axes import MemoryWeights
+
+Decay: TypeAlias = Float[Array, "seq depth"] | tuple[Float[Array, "seq _"], ...]
+"""alpha: a column for each memory layer, or for each layer an array with a column for
+each row of its weights (channel-wise)."""
 
 
 class MemoryInputs(eqx.Module):
@@ -23,9 +28,27 @@ class MemoryInputs(eqx.Module):
     queries: Float[Array, "seq d"]  # q_t, unit L2 norm
     keys: Float[Array, "seq d"]  # k_t, unit L2 norm
     values: Float[Array, "seq d"]  # v_t, what M(k_t) should become
-    decay: Float[Array, "seq depth"]  # alpha_t in [0, 1]
+    decay: Decay  # alpha_t in [0, 1]
     momentum: Float[Array, "seq depth"]  # eta_t in [0, 1]
     step: Float[Array, "seq depth"]  # theta_t >= 0
+
+    @property
+    def is_channel_wise(self) -> bool:
+        """Whether every row of a layer's weights forgets at a rate of its own."""
+        return isinstance(self.decay, tuple)
+
+    def layer_decay(self, layer: int) -> Float[Array, "*seq channels"]:
+        """Alpha of one memory layer, to be broadcast over the columns of its weights.
+
+        Args:
+            layer: Which layer.
+
+        Returns:
+            One column for each row of the weights, or a single one for all of them.
+        """
+        if isinstance(self.decay, tuple):
+            return self.decay[layer]
+        return self.decay[..., layer : layer + 1]
 
 
 class MemoryState(eqx.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from titans_eqx.config import ModelConfig
 from titans_eqx.models.kinds import layer_kinds
-from titans_eqx.models.stack import LayerStack, group_layers
+from titans_eqx.models.stack import LayerStack, Visit, group_layers
 
 # Small beside what the layers add, or a tied head would start by predicting its own
 # input.
@@ -69,13 +69,10 @@ class TitansLM(eqx.Module):
         Returns:
             Logits for the token after each one, and the state after the last.
         """
-        x = jax.vmap(self._embed)(tokens)
-        states = (None,) * len(self.stacks) if state is None else state
-        after = []
-        for stack, stack_states in zip(self.stacks, states, strict=True):
-            x, stack_states = stack(x, stack_states)
-            after.append(stack_states)
-        return jax.vmap(self._logits)(x), tuple(after)
+        x, state = self.walk(
+            lambda block, x, state: block(x, state), jax.vmap(self.embed)(tokens), state
+        )
+        return jax.vmap(self.predict)(x), state
 
     def step(
         self, token: Int[Array, ""], state: ModelState
@@ -89,17 +86,37 @@ class TitansLM(eqx.Module):
         Returns:
             Logits for the next token, and the next state.
         """
-        x = self._embed(token)
-        after = []
-        for stack, stack_states in zip(self.stacks, state, strict=True):
-            x, stack_states = stack.step(x, stack_states)
-            after.append(stack_states)
-        return self._logits(x), tuple(after)
+        x, state = self.walk(
+            lambda block, x, state: block.step(x, state), self.embed(token), state
+        )
+        return self.predict(x), state
 
-    def _embed(self, token: Int[Array, ""]) -> Float[Array, " d_model"]:
+    def walk(
+        self, visit: Visit, x: Float[Array, "*seq d_model"], state: ModelState | None
+    ) -> tuple[Float[Array, "*seq d_model"], tuple[PyTree, ...]]:
+        """Visit all layers in order; see `LayerStack.walk`.
+
+        Args:
+            visit: What is done at each layer.
+            x: The residual stream before the first layer.
+            state: The states of all layers; None gives each block None.
+
+        Returns:
+            The stream after the last layer, and what was kept of each stack.
+        """
+        states = (None,) * len(self.stacks) if state is None else state
+        after = []
+        for stack, stack_states in zip(self.stacks, states, strict=True):
+            x, kept = stack.walk(visit, x, stack_states)
+            after.append(kept)
+        return x, tuple(after)
+
+    def embed(self, token: Int[Array, ""]) -> Float[Array, " d_model"]:
+        """The stream at a token, before the first layer."""
         return self.embedding[token]
 
-    def _logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
+    def predict(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
+        """Logits for the next token, from the stream after the last layer."""
         x = self.norm(x)
         return self.embedding @ x if self.head is None else self.head(x)
 

@@ -1,7 +1,8 @@
 """Layers run by one `lax.scan`, so that compile time does not grow with depth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import equinox as eqx
 import jax.random as jr
@@ -11,6 +12,9 @@ from titans_eqx.config import ModelConfig
 from titans_eqx.models.block import Block
 from titans_eqx.models.kinds import LayerKind, build_block
 from titans_eqx.nn.varying import scan
+
+Visit: TypeAlias = Callable[[Block, Array, PyTree], tuple[Array, PyTree]]
+"""What is done at each layer: (block, stream, state) to (stream, what is kept)."""
 
 
 class LayerStack(eqx.Module):
@@ -60,9 +64,7 @@ class LayerStack(eqx.Module):
         Returns:
             The stream after the last layer, and the states after the last token.
         """
-        if states is None:
-            return self._scan(lambda block, x, _: block(x, None), x, None)
-        return self._scan(lambda block, x, state: block(x, state), x, states)
+        return self.walk(lambda block, x, state: block(x, state), x, states)
 
     def step(
         self, x: Float[Array, " d_model"], states: PyTree[Array]
@@ -76,9 +78,23 @@ class LayerStack(eqx.Module):
         Returns:
             The stream after the last layer, and the next states.
         """
-        return self._scan(lambda block, x, state: block.step(x, state), x, states)
+        return self.walk(lambda block, x, state: block.step(x, state), x, states)
 
-    def _scan(self, apply, x: Array, states: PyTree[Array] | None):
+    def walk(
+        self, visit: Visit, x: Float[Array, "*seq d_model"], states: PyTree | None
+    ) -> tuple[Float[Array, "*seq d_model"], tuple[PyTree, ...]]:
+        """Visit the layers in order, each with the stream that the last one left.
+
+        Args:
+            visit: Given a block, the stream and the block's state, returns the stream
+                after the block and anything else that is to be kept.
+            x: The residual stream.
+            states: The states of all layers; None gives each block None.
+
+        Returns:
+            The stream after the last layer, and what was kept: an entry for each block
+            of the pattern, stacked over repeats.
+        """
         arrays, static = eqx.partition(self.pattern, eqx.is_array)
         no_states = (None,) * len(self.pattern)
 
@@ -86,8 +102,8 @@ class LayerStack(eqx.Module):
             arrays, states = xs
             after = []
             for block, state in zip(eqx.combine(arrays, static), states, strict=True):
-                x, state = apply(block, x, state)
-                after.append(state)
+                x, kept = visit(block, x, state)
+                after.append(kept)
             return x, tuple(after)
 
         return scan(body, x, (arrays, states or no_states))
