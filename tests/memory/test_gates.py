@@ -22,6 +22,7 @@ def test_gates_start_where_the_design_says():
     for gate in (decay, momentum, step):
         assert gate.shape == (50, N_HEADS, DEPTH)
         assert np.all(np.std(gate, axis=0) > 0), "every gate depends on the token"
+    decay = np.asarray(decay)
     assert np.all((decay > 0.005) & (decay < 0.02))
     assert np.all((momentum > 0.05) & (momentum < 0.5))
     assert np.all((step > 0.05) & (step < 0.15))

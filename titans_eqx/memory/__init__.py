@@ -6,6 +6,8 @@ from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet
 from titans_eqx.memory.net import MemoryNet as MemoryNet
 from titans_eqx.memory.neural_memory import NeuralMemory as NeuralMemory
 from titans_eqx.memory.neural_memory import NeuralMemoryState as NeuralMemoryState
+from titans_eqx.memory.observe import MemoryFigures as MemoryFigures
+from titans_eqx.memory.observe import observe as observe
 from titans_eqx.memory.recurrent import scan_tokens as scan_tokens
 from titans_eqx.memory.rule import UpdateRule as UpdateRule
 from titans_eqx.memory.state import MemoryInputs as MemoryInputs

@@ -227,6 +227,38 @@ class NeuralMemory(eqx.Module):
         )
         return self._output(x, reads), carried
 
+    def project(
+        self, x: Float[Array, "slots d_model"], span: Span, carried: ConvInputs
+    ) -> tuple[MemoryInputs, ConvInputs]:
+        """What the update rule is given at each slot.
+
+        Args:
+            x: One row a slot.
+            span: Which slots are real.
+            carried: Inputs of the convolutions from before.
+
+        Returns:
+            Queries, keys, values and gates with heads as second axis, and the inputs
+            to carry on.
+        """
+        queries, carried_query = self._queries(x, span, carried.query)
+        keys, carried_key = self.key_projection(x, carried.key, span)
+        values, carried_value = self.value_projection(x, carried.value, span)
+        decay, momentum, step = jax.vmap(self.gates)(x)
+
+        def one_head(*arrays: PyTree[Array]) -> MemoryInputs:
+            return MemoryInputs(*arrays)
+
+        inputs = jax.vmap(one_head, in_axes=HEAD_AXIS, out_axes=HEAD_AXIS)(
+            queries,
+            unit_norm(self._heads(keys)),
+            self._heads(values),
+            decay,
+            momentum,
+            step,
+        )
+        return inputs, ConvInputs(carried_query, carried_key, carried_value)
+
     def _scan(
         self,
         scan: Callable[..., tuple[Float[Array, "slots d"], MemoryState]],
@@ -235,7 +267,7 @@ class NeuralMemory(eqx.Module):
         state: NeuralMemoryState,
     ) -> tuple[Float[Array, "slots d_model"], NeuralMemoryState]:
         """Project, run one form of the rule on each head, and project back."""
-        inputs, conv_inputs = self._inputs(x, span, state.conv_inputs)
+        inputs, conv_inputs = self.project(x, span, state.conv_inputs)
 
         def one_head(
             inputs: MemoryInputs, state: MemoryState, initial: MemoryWeights
@@ -269,27 +301,6 @@ class NeuralMemory(eqx.Module):
     ) -> tuple[Float[Array, "slots heads d"], Float[Array, "n_carried d_model"]]:
         queries, carried = self.query_projection(x, carried, span)
         return unit_norm(self._heads(queries)), carried
-
-    def _inputs(
-        self, x: Float[Array, "slots d_model"], span: Span, carried: ConvInputs
-    ) -> tuple[MemoryInputs, ConvInputs]:
-        queries, carried_query = self._queries(x, span, carried.query)
-        keys, carried_key = self.key_projection(x, carried.key, span)
-        values, carried_value = self.value_projection(x, carried.value, span)
-        decay, momentum, step = jax.vmap(self.gates)(x)
-
-        def one_head(*arrays: PyTree[Array]) -> MemoryInputs:
-            return MemoryInputs(*arrays)
-
-        inputs = jax.vmap(one_head, in_axes=HEAD_AXIS, out_axes=HEAD_AXIS)(
-            queries,
-            unit_norm(self._heads(keys)),
-            self._heads(values),
-            decay,
-            momentum,
-            step,
-        )
-        return inputs, ConvInputs(carried_query, carried_key, carried_value)
 
     def _output(
         self, x: Float[Array, "slots d_model"], reads: Float[Array, "slots heads d"]

@@ -23,6 +23,7 @@ from titans_eqx.memory.boundary import select
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs, MemoryState
+from titans_eqx.memory.surprise import square_norm, token_surprise
 from titans_eqx.nn.varying import scan
 
 
@@ -115,13 +116,9 @@ def _write(
     rule: UpdateRule,
 ) -> tuple[MemoryWeights, MemoryWeights]:
     """Weights M_t and momentum S_t after one token."""
-
-    def loss(anchor: MemoryWeights) -> Float[Array, ""]:
-        return 0.5 * jnp.sum(jnp.square(net(anchor, token.keys) - token.values))
-
-    surprise = jax.grad(loss)(rule.boundary.anchor(state.anchor))
-    square_norm = jnp.sum(jnp.stack([jnp.sum(jnp.square(u)) for u in surprise]))
-    step = token.step * rule.clip_scale(square_norm)
+    anchor = rule.boundary.anchor(state.anchor)
+    surprise = token_surprise(net, anchor, token.keys, token.values)
+    step = token.step * rule.clip_scale(square_norm(surprise))
     momentum = tuple(
         token.momentum[layer] * s - step[layer] * u
         for layer, (s, u) in enumerate(zip(state.momentum, surprise, strict=True))

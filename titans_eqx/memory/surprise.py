@@ -1,4 +1,7 @@
-"""The surprise of a whole chunk, without building a gradient for each token."""
+"""The surprise `u_t = grad_M 1/2 |M(k_t) - v_t|^2` (Titans, Eq. 12).
+
+For one token as matrices, and for a whole chunk without building any.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +12,42 @@ from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.nn.varying import vary_like
 
 
+def token_surprise(
+    net: AbstractMemoryNet,
+    anchor: MemoryWeights,
+    key: Float[Array, " d"],
+    value: Float[Array, " d"],
+) -> MemoryWeights:
+    """The surprise of one token, in full.
+
+    Args:
+        net: Structure of the memory.
+        anchor: Weights at which the gradient is taken.
+        key: Key k_t.
+        value: Target v_t.
+
+    Returns:
+        The gradient of each memory layer's weights.
+    """
+
+    def loss(anchor: MemoryWeights) -> Float[Array, ""]:
+        return 0.5 * jnp.sum(jnp.square(net(anchor, key) - value))
+
+    return jax.grad(loss)(anchor)
+
+
+def square_norm(surprise: MemoryWeights) -> Float[Array, ""]:
+    """`|u_t|^2` over all memory layers."""
+    return jnp.sum(jnp.stack([jnp.sum(jnp.square(u)) for u in surprise]))
+
+
 def surprise_factors(
     net: AbstractMemoryNet,
     anchor: MemoryWeights,
     keys: Float[Array, "chunk d"],
     values: Float[Array, "chunk d"],
 ) -> tuple[tuple[Float[Array, "chunk _"], ...], tuple[Float[Array, "chunk _"], ...]]:
-    """The surprise of each token as rank-one factors (Titans, Eq. 12).
+    """The surprise of each token of a chunk as rank-one factors.
 
     A zero added after each linear map has, row by row, the gradient of that map's
     output, so one backward pass serves any network.

@@ -1,5 +1,6 @@
 """The Titans variants and the language model around them."""
 
+from titans_eqx.models.block import AbstractMemoryMixer as AbstractMemoryMixer
 from titans_eqx.models.block import AbstractMixer as AbstractMixer
 from titans_eqx.models.block import Block as Block
 from titans_eqx.models.language_model import ModelState as ModelState

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
 from titans_eqx.nn.feedforward import SwiGLU
 
 State = TypeVar("State")
@@ -51,6 +52,26 @@ class AbstractMixer(eqx.Module, Generic[State]):
 
         Returns:
             What the block adds to the stream, and the next state.
+        """
+
+
+class AbstractMemoryMixer(AbstractMixer[State]):
+    """A mixer with a neural memory in it."""
+
+    memory: eqx.AbstractVar[NeuralMemory]
+
+    @abstractmethod
+    def memory_view(
+        self, x: Float[Array, " d_model"], state: State
+    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
+        """What the memory is about to read.
+
+        Args:
+            x: Normalised stream at the token.
+            state: Where the stream stands.
+
+        Returns:
+            What the memory is given at the token, and its state before it.
         """
 
 

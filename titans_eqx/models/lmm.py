@@ -4,10 +4,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.config import ModelConfig
 from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMixer
+from titans_eqx.models.block import AbstractMemoryMixer
 
 
-class MemoryAlone(AbstractMixer[NeuralMemoryState]):
+class MemoryAlone(AbstractMemoryMixer[NeuralMemoryState]):
     """The LMM mixer."""
 
     memory: NeuralMemory
@@ -36,3 +36,9 @@ class MemoryAlone(AbstractMixer[NeuralMemoryState]):
     ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
         """Mix one token; see `AbstractMixer.step`."""
         return self.memory.step(x, state)
+
+    def memory_view(
+        self, x: Float[Array, " d_model"], state: NeuralMemoryState
+    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
+        """See `AbstractMemoryMixer.memory_view`."""
+        return x, state

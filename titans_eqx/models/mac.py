@@ -8,14 +8,12 @@ The sequence is read in segments. At each token of a segment:
     o = gate(y, M_i(q(y)))              read and gate                          (25)
 
 Deviation: taken literally, the paper leaks twice. Token `i` attends to `h_j` of later
-    tokens,
-and the last read uses the memory after the whole segment. Here a token attends to the
-`h_j` of its past only, and reads the running memory; at the last token of a segment
-both agree with the paper.
+tokens, and the last read uses the memory after the whole segment. Here a token attends
+to the `h_j` of its past only, and reads the running memory; at the last token of a
+segment both agree with the paper.
 
 Reading: "y" is written as `norm(x + y)`, the stream after attention, so that the memory
-    sees
-the token itself as well as what attention made of it.
+sees the token itself as well as what attention made of it.
 """
 
 import equinox as eqx
@@ -29,7 +27,7 @@ from titans_eqx.axes import HeadWeights
 from titans_eqx.config import ModelConfig
 from titans_eqx.memory.boundary import select
 from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMixer
+from titans_eqx.models.block import AbstractMemoryMixer
 from titans_eqx.nn.gates import StreamGate
 from titans_eqx.nn.span import Span
 from titans_eqx.nn.varying import scan
@@ -45,7 +43,7 @@ class MACState(eqx.Module):
     phase: Int[Array, ""]  # tokens read in the current segment, in [0, segment_len)
 
 
-class MemoryAsContext(AbstractMixer[MACState]):
+class MemoryAsContext(AbstractMemoryMixer[MACState]):
     """The MAC mixer."""
 
     memory: NeuralMemory
@@ -124,13 +122,29 @@ class MemoryAsContext(AbstractMixer[MACState]):
         self, x: Float[Array, " d_model"], state: MACState
     ) -> tuple[Float[Array, " d_model"], MACState]:
         """Mix one token; see `AbstractMixer.step`."""
+        y, cache, query_inputs = self._attend(x, state)
+        m, memory = self.memory.step(self.write_norm(x + y), state.memory)
+        phase = state.phase + 1
+        return self.gate(y, m), self._advance(state, memory, query_inputs, cache, phase)
+
+    def memory_view(
+        self, x: Float[Array, " d_model"], state: MACState
+    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
+        """See `AbstractMemoryMixer.memory_view`."""
+        y, _, _ = self._attend(x, state)
+        return self.write_norm(x + y), state.memory
+
+    def _attend(
+        self, x: Float[Array, " d_model"], state: MACState
+    ) -> tuple[
+        Float[Array, " d_model"], SegmentCache, Float[Array, "n_carried d_model"]
+    ]:
+        """Retrieve and attend at one token."""
         memories, query_inputs = self.memory.retrieve(
             x[None, :], Span.whole(1), state.segment_weights, state.query_inputs
         )
         y, cache = self.attention.step(x, memories[0], state.phase, state.cache)
-        m, memory = self.memory.step(self.write_norm(x + y), state.memory)
-        phase = state.phase + 1
-        return self.gate(y, m), self._advance(state, memory, query_inputs, cache, phase)
+        return y, cache, query_inputs
 
     def _segments(
         self, x: Float[Array, "slots d_model"], span: Span, state: MACState

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.attention.sliding import SlidingAttention, WindowCache
 from titans_eqx.config import ModelConfig
 from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMixer
+from titans_eqx.models.block import AbstractMemoryMixer
 from titans_eqx.models.transformer import build_sliding_attention
 from titans_eqx.nn.gates import StreamGate
 
@@ -28,7 +28,7 @@ class MAGState(eqx.Module):
     window: WindowCache
 
 
-class MemoryAsGate(AbstractMixer[MAGState]):
+class MemoryAsGate(AbstractMemoryMixer[MAGState]):
     """The MAG mixer."""
 
     memory: NeuralMemory
@@ -79,3 +79,9 @@ class MemoryAsGate(AbstractMixer[MAGState]):
         m, memory = self.memory.step(x, state.memory)
         y, window = self.attention.step(x, state.window)
         return self.gate(y, m), MAGState(memory, window)
+
+    def memory_view(
+        self, x: Float[Array, " d_model"], state: MAGState
+    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
+        """See `AbstractMemoryMixer.memory_view`."""
+        return x, state.memory

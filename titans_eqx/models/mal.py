@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.attention.sliding import SlidingAttention, WindowCache
 from titans_eqx.config import ModelConfig
 from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMixer
+from titans_eqx.models.block import AbstractMemoryMixer
 from titans_eqx.models.transformer import build_sliding_attention
 
 
@@ -29,7 +29,7 @@ class MALState(eqx.Module):
     window: WindowCache
 
 
-class MemoryAsLayer(AbstractMixer[MALState]):
+class MemoryAsLayer(AbstractMemoryMixer[MALState]):
     """The MAL mixer."""
 
     memory: NeuralMemory
@@ -81,3 +81,9 @@ class MemoryAsLayer(AbstractMixer[MALState]):
         m, memory = self.memory.step(x, state.memory)
         y, window = self.attention.step(self.attention_norm(x + m), state.window)
         return m + y, MALState(memory, window)
+
+    def memory_view(
+        self, x: Float[Array, " d_model"], state: MALState
+    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
+        """See `AbstractMemoryMixer.memory_view`."""
+        return x, state.memory

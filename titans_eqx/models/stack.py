@@ -22,6 +22,8 @@ class LayerStack(eqx.Module):
 
     pattern: tuple[Block, ...]  # leading axis of every array: repeats
 
+    n_repeats: int = eqx.field(static=True)
+
     def __init__(
         self,
         kinds: Sequence[LayerKind],
@@ -38,6 +40,7 @@ class LayerStack(eqx.Module):
             config: Sizes and options of the model.
             key: Random key.
         """
+        self.n_repeats = n_repeats
         keys = jr.split(key, (len(kinds), n_repeats))
         self.pattern = tuple(
             eqx.filter_vmap(partial(_build_block, kind, config))(ks)

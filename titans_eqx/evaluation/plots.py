@@ -1,0 +1,114 @@
+"""Pictures of an evaluation (extra `plots`)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation.inspection import Inspection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS: Final = 100  # tokens in a line of coloured text
+MAX_LINES: Final = 30  # lines of coloured text; the curves show the whole text
+DOTS_PER_INCH: Final = 120
+
+
+def plot_inspection(inspection: Inspection, texts: list[str], path: Path) -> None:
+    """Draw a text coloured by surprise, and curves of every layer below it.
+
+    Args:
+        inspection: The figures.
+        texts: The text of each token.
+        path: Where to write the picture (PNG).
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    plt = _pyplot()
+    curves = _curves(inspection)
+    n_lines = min(-(-len(texts) // COLUMNS), MAX_LINES)
+    height = 0.18 * n_lines + 0.6
+    figure, axes = plt.subplots(
+        1 + len(curves),
+        1,
+        figsize=(14, height + 1.6 * len(curves)),
+        height_ratios=[height, *[1.6] * len(curves)],
+        layout="constrained",
+    )
+    _colour_text(axes[0], _mean_surprise(inspection), texts, n_lines)
+    for panel, (name, lines) in zip(axes[1:], curves.items(), strict=True):
+        for label, values in lines.items():
+            panel.plot(values, label=label, linewidth=0.8)
+        panel.set_ylabel(name)
+        panel.margins(x=0)
+        if len(lines) > 1:
+            panel.legend(loc="upper right", fontsize="small")
+    axes[-1].set_xlabel("token")
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    plt.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError(
+            "drawing needs the package 'matplotlib': pip install 'titans_eqx[plots]'"
+        ) from error
+    matplotlib.use("Agg")  # writes files, needs no screen
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _mean_surprise(inspection: Inspection) -> np.ndarray:
+    return np.mean(
+        [np.mean(layer.surprise, axis=1) for layer in inspection.layers.values()],
+        axis=0,
+    )
+
+
+def _curves(inspection: Inspection) -> dict[str, dict[str, np.ndarray]]:
+    """Lines by panel, each a mean over heads and memory layers."""
+    symbols = {
+        "surprise |u|": lambda layer: layer.surprise,
+        "alpha": lambda layer: layer.decay,
+        "eta": lambda layer: layer.momentum,
+        "theta": lambda layer: layer.step,
+        "memory norm |M|": lambda layer: layer.weight_norm,
+    }
+    panels = {"loss (nats)": {"loss": np.asarray(inspection.loss)}}
+    for name, take in symbols.items():
+        panels[name] = {
+            f"layer {number}": np.mean(
+                np.reshape(take(layer), (len(inspection.loss), -1)), axis=1
+            )
+            for number, layer in inspection.layers.items()
+        }
+    return panels
+
+
+def _colour_text(
+    panel: "Axes", surprise: np.ndarray, texts: list[str], n_lines: int
+) -> None:
+    grid = np.full(n_lines * COLUMNS, np.nan)
+    shown = min(len(texts), grid.size)
+    grid[:shown] = surprise[:shown]
+    image = panel.imshow(grid.reshape(n_lines, COLUMNS), aspect="auto", cmap="Reds")
+    panel.figure.colorbar(image, ax=panel, label="surprise |u|", pad=0.01)
+    for i, text in enumerate(texts[:shown]):
+        # A dollar sign would start a formula.
+        visible = text if text.isprintable() else "·"
+        panel.text(
+            i % COLUMNS,
+            i // COLUMNS,
+            visible.replace("$", r"\$"),
+            ha="center",
+            va="center",
+            fontsize=6,
+            family="monospace",
+        )
+    panel.set_axis_off()
