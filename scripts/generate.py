@@ -1,5 +1,6 @@
 """Let a trained model go on from a text: `scripts/generate.py --run runs/mac`."""
 
+import itertools
 import logging
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from titans_eqx.training.trained import TrainedModel, load_trained
 @click.option("--top-k", default=0, show_default=True, help="0 = all.")
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--min-p", default=0.0, show_default=True)
+@click.option("--stop", multiple=True, help="Token after which to end. Repeatable.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def main(
     run_dir: Path,
@@ -39,15 +41,20 @@ def main(
     top_k: int,
     top_p: float,
     min_p: float,
+    stop: tuple[str, ...],
     seed: int,
 ) -> None:
     """Read a prompt and go on from it; --session remembers it for the next time."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
     try:
-        sampling = Sampling(
-            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
-        )
         trained = load_trained(run_dir)
+        sampling = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            stop_tokens=tuple(_single_token(trained, text) for text in stop),
+        )
         state = None
         if session is not None and session.exists():
             state = load_session(session, trained.model)
@@ -64,6 +71,16 @@ def main(
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _single_token(trained: TrainedModel, text: str) -> int:
+    ids = trained.tokenizer.encode(text.encode())
+    if len(ids) != 1:
+        raise UserError(
+            f"--stop must be a single token of the model's tokenizer; {text!r} has "
+            f"{len(ids)}."
+        )
+    return int(ids[0])
 
 
 def _file_text(path: Path) -> bytes:
@@ -105,9 +122,13 @@ def _read_with_progress(stream: Stream, trained: TrainedModel, text: bytes) -> N
 def _converse(
     stream: Stream, trained: TrainedModel, tokens: int, sampling: Sampling, seed: int
 ) -> None:
-    """Each line is read, then the model goes on; an empty line ends it."""
-    for turn, line in enumerate(sys.stdin):
-        if not line.strip():
+    """Each line is read, then the model goes on; the end of input ends it."""
+    is_terminal = sys.stdin.isatty()
+    for turn in itertools.count():
+        if is_terminal:
+            click.echo("> ", nl=False)
+        line = sys.stdin.readline()
+        if not line:
             return
         stream.read(trained.tokenizer.encode(line.encode()))
         _write(stream, trained, tokens, sampling, seed + turn)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
-from titans_eqx.generation import Sampling, generate, prefill
+from titans_eqx.generation import Sampling, generate, generate_batch, prefill
 from titans_eqx.models import build_model
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -138,6 +138,36 @@ def test_batch_of_prompts_equals_one_after_the_other(lmm, prompts):
         for prompt, key in zip(prompts, keys, strict=True)
     ]
     assert together.tolist() == alone
+
+
+def test_prompts_of_unequal_length_draw_what_each_draws_alone(lmm, mac, prompts):
+    for model in (lmm, mac):
+        parts = [prompts[0, :1], prompts[1], jnp.tile(prompts[2], 8)[:37]]
+        together, states = generate_batch(model, parts, N_TOKENS, key=jr.key(8))
+        for i, key in enumerate(jr.split(jr.key(8), len(parts))):
+            alone, state = generate(model, parts[i], N_TOKENS, key=key)
+            assert together[i].tolist() == alone.tolist()
+            row = jax.tree.map(lambda x, i=i: x[i], states)
+            assert_same_future(model, row, state)
+
+
+def test_a_batch_goes_on_from_its_states(lmm, prompts):
+    _, states = generate_batch(lmm, [prompts[0], prompts[1, :2]], 3, key=jr.key(0))
+    more, _ = generate_batch(
+        lmm, [prompts[2, :1], prompts[2]], N_TOKENS, key=jr.key(1), state=states
+    )
+    for i, prompt in enumerate((prompts[2, :1], prompts[2])):
+        state = jax.tree.map(lambda x, i=i: x[i], states)
+        key = jr.split(jr.key(1), 2)[i]
+        alone, _ = generate(lmm, prompt, N_TOKENS, key=key, state=state)
+        assert more[i].tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("lengths", [[], [3, 0]])
+def test_a_batch_without_tokens_is_refused(lmm, lengths):
+    empty = [np.zeros(n, np.int32) for n in lengths]
+    with pytest.raises(ValueError, match=r"at least one token.*lengths \["):
+        generate_batch(lmm, empty, 3, key=jr.key(0))
 
 
 def test_stop_token_is_repeated_and_read_once(lmm, prompts):

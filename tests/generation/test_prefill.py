@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
-from titans_eqx.generation import prefill
+from titans_eqx.generation import prefill, prefill_padded
 from titans_eqx.models import build_model
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -16,6 +16,7 @@ VOCAB, N_TOKENS = 11, 21
 run_model = eqx.filter_jit(lambda model, tokens: model(tokens))
 run_step = eqx.filter_jit(lambda model, token, state: model.step(token, state))
 run_prefill = eqx.filter_jit(prefill)
+run_padded = eqx.filter_jit(prefill_padded)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,19 @@ def test_result_does_not_depend_on_the_pieces(model, tokens, whole, piece_len):
     np.testing.assert_allclose(last, whole[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(after, whole[1], rtol=0, atol=1e-9)
     assert not np.allclose(last, after, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 4, 10, N_TOKENS])
+def test_padding_is_never_seen(model, tokens, n_tokens):
+    count = jnp.asarray(n_tokens, jnp.int32)
+    last, state = run_padded(model, tokens, count, piece_len=4)
+    expected, expected_state = run_prefill(model, tokens[:n_tokens])
+    np.testing.assert_allclose(last, expected, rtol=0, atol=1e-9)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9),
+        state,
+        expected_state,
+    )
 
 
 def test_prefill_goes_on_from_a_state(model, tokens, whole):

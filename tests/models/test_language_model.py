@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.models.small import VOCAB, small_config, small_model, tokens
-from tests.models.variants import ALL, MAC
+from tests.models.variants import ALL, MAC, OTHERS
 from titans_eqx.models import build_model
 
 call = eqx.filter_jit(lambda model, ids, state: model(ids, state))
@@ -83,13 +83,15 @@ def test_gradient_reaches_everything_but_the_frozen_memory(slopes):
 
 
 WHOLE = 17
+ROWS = {"mac": MAC["mac"], **OTHERS}
+STREAMED = ["mac", "mac mixed, on some layers", *OTHERS]
 
 
-@pytest.fixture(scope="module", params=["mac", "mac mixed, on some layers"])
+@pytest.fixture(scope="module", params=STREAMED)
 def streamed(request):
     """A model, its tokens, and what it makes of all of them at once."""
     with jax.enable_x64(True):
-        model, ids = small_model(MAC[request.param]), tokens(WHOLE)
+        model, ids = small_model(ALL[request.param]), tokens(WHOLE)
         return model, np.asarray(ids), call(model, ids, None)
 
 
@@ -123,8 +125,9 @@ def test_less_than_a_segment_is_the_start_of_the_whole(x64, streamed, n_tokens):
     assert_close(logits, whole[:n_tokens])
 
 
-def test_sequences_of_a_batch_do_not_talk():
-    model = small_model(MAC["mac"])
+@pytest.mark.parametrize("config", ROWS.values(), ids=ROWS.keys())
+def test_sequences_of_a_batch_do_not_talk(config):
+    model = small_model(config)
     ids = jnp.asarray(np.stack([tokens(8, seed=seed) for seed in range(3)]))
     run = eqx.filter_jit(lambda model, ids: jax.vmap(model)(ids)[0])
     logits = run(model, ids)

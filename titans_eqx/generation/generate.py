@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from titans_eqx.generation.prefill import SHORT_PIECE_LEN, prefill, prefill_padded
 from titans_eqx.generation.sampling import Sampling
@@ -109,7 +109,7 @@ def _generate_rows(
     model: TitansLM,
     prompts: Int[Array, "batch slots"],
     lengths: Int[Array, " batch"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, " batch"],
     state: ModelState | None,
     sampling: Sampling,
     n_tokens: int,

@@ -1,0 +1,81 @@
+import pytest
+from click.testing import CliRunner
+
+from scripts.generate import main
+
+LEN = ["--tokens", "20"]
+
+
+@pytest.fixture
+def generate(run_folder, tmp_path, monkeypatch):
+    """A function that runs the script in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, text=None):
+        options = ["--run", str(run_folder), *LEN, *arguments]
+        return CliRunner().invoke(main, options, input=text)
+
+    return run
+
+
+def written(result):
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_prompt_from_anywhere_draws_the_same_text(generate, tmp_path):
+    (tmp_path / "prompt.txt").write_text("line 3")
+    expected = written(generate("--prompt", "line 3"))
+    assert len(expected) > 5
+    assert written(generate("--prompt-file", "prompt.txt")) == expected
+    assert written(generate(text="line 3")) == expected
+    assert written(generate("--prompt", "line 3", "--seed", "1")) != expected
+
+
+def test_reading_today_and_asking_tomorrow_is_reading_on(generate, tmp_path):
+    (tmp_path / "book.txt").write_text("line 7 of the text\n" * 40)
+    written(generate("--read", "book.txt", "--session", "s"))
+    parted = written(generate("--prompt", "line", "--session", "s"))
+    prompt = "line 7 of the text\n" * 40 + "line"
+    assert written(generate("--prompt", prompt)) == parted
+
+
+def test_a_conversation_keeps_its_memory(generate):
+    both = written(generate("--interactive", text="one\ntwo\n"))
+    first = written(generate("--interactive", "--session", "s", text="one\n"))
+    second = written(
+        generate("--interactive", "--session", "s", "--seed", "1", text="two\n")
+    )
+    assert both == first + second
+    alone = written(generate("--interactive", "--seed", "1", text="two\n"))
+    assert second != alone
+
+
+def test_a_stop_text_ends_the_output(generate):
+    greedy = ["--prompt", "line", "--temperature", "0"]
+    everything = written(generate(*greedy))
+    stop = everything[3]
+    ended = written(generate(*greedy, "--stop", stop))
+    assert ended == everything[: everything.index(stop) + 1] + "\n"
+
+
+WRONG = {
+    "no run": (["--run", "none", "--prompt", "x"], "none is no run folder"),
+    "two prompts": (["--prompt", "x", "--prompt-file", "y"], "exclude each other"),
+    "no prompt": (["--prompt", ""], "the prompt is empty"),
+    "missing text": (["--read", "none.txt"], "cannot read none.txt"),
+    "temperature": (["--prompt", "x", "--temperature", "-1"], "temperature must be"),
+    "top p": (["--prompt", "x", "--top-p", "0"], "top_p must be in (0, 1]"),
+    "stop": (["--prompt", "x", "--stop", "ab"], "--stop must be a single token"),
+    "session": (["--prompt", "x", "--session", "no/s"], "cannot write the session"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_options_are_one_line(generate, name):
+    arguments, message = WRONG[name]
+    result = generate(*arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
