@@ -22,6 +22,7 @@ PARTS = [
     "data",
     "training",
     "evaluation",
+    "benchmark",
 ]
 TOP_LEVEL = {
     "titans_eqx",

@@ -83,7 +83,7 @@ WRONG_TEXTS = {
         '[model]\ngate = "sum"',
         'model.gate must be one of "add", "mix", "multiply", got "sum"',
     ),
-    "only choice": ('[data]\nsource = "web"', 'data.source must be "stdlib", got "we'),
+    "only choice": ('[data]\nsource = "web"', 'data.source must be one of "stdlib"'),
     "empty tokenizer": ('[data]\ntokenizer = ""', "data.tokenizer must not be empty"),
     "empty path": ('[data]\npath = ""', "data.path must be a file, a folder or a glob"),
     "empty paths": ("[data]\neval_path = []", "data.eval_path must be a file, a fold"),

@@ -13,17 +13,20 @@ def open_bytes(folder: Path, name: str = "the text") -> Corpus:
     return Corpus(find_documents("stdlib", folder), ByteTokenizer(), name=name)
 
 
-def test_rows_overlap_by_one_token(write_files: Callable) -> None:
+def test_targets_are_the_next_tokens_and_rows_follow_each_other(
+    write_files: Callable,
+) -> None:
     rows = TokenRows(open_bytes(write_files({"a.txt": b"abcdefgh"})), 3)
     assert len(rows) == 2
     assert rows[0].dtype == np.int32
-    assert [bytes(row.astype(np.uint8)) for row in rows] == [b"abcd", b"defg"]
+    read = [[bytes(line.astype(np.uint8)) for line in row] for row in rows]
+    assert read == [[b"abc", b"bcd"], [b"def", b"efg"]]
 
 
 def test_rows_cross_documents(write_files: Callable) -> None:
     folder = write_files({"a.txt": b"ab", "b.txt": b"cd"})
     (row,) = TokenRows(open_bytes(folder), 4)
-    assert row.tolist() == [*b"ab\0cd"]
+    assert row.tolist() == [[*b"ab\0c"], [*b"b\0cd"]]
 
 
 @pytest.mark.parametrize(("n_bytes", "n_rows"), [(5, 1), (8, 1), (9, 2)])

@@ -5,6 +5,14 @@ import pytest
 from titans_eqx.training.interrupt import StopRequest
 
 
+@pytest.fixture(autouse=True)
+def usual_handler():
+    """Python's own, also where the tests run in the background, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def handlers():
     return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 

@@ -22,7 +22,7 @@ LOGGED = {
     "gradient_norm",
     "skipped_steps",
 }
-EVALUATED = {"eval_loss", "eval_bits_per_byte"}
+EVALUATED = {"eval_loss", "eval_accuracy", "eval_bits_per_byte"}
 
 
 def records(folder):
@@ -84,7 +84,7 @@ def test_metrics_have_a_line_for_each_report(finished_run):
 
 def test_bits_per_byte_stand_for_the_text_of_the_tokens(finished_run):
     config, folder, _ = finished_run
-    texts = prepare(config, abstract=True).texts
+    texts = prepare(config, abstract=True).source
     for line in records(folder):
         if "loss" in line:
             bits = line["loss"] / math.log(2)
@@ -110,9 +110,9 @@ def test_samples_go_on_from_held_out_text(finished_run):
     text = (folder / "samples.txt").read_text(encoding="utf-8")
     title, first, second = re.split(r"--- step \d+\n", text)
     assert re.findall(r"--- step (\d+)\n", text) == ["3", "6"]
-    texts = prepare(config, abstract=True).texts
+    texts = prepare(config, abstract=True).source
     held_out = b"".join(texts.held_out.text_bytes()).decode()
-    prompt = first[: min(PROMPT_LEN, config.data.seq_len + 1)]
+    prompt = first[: min(PROMPT_LEN, config.data.seq_len)]
     assert title == ""
     assert prompt in held_out
     assert second.startswith(prompt)
@@ -122,7 +122,7 @@ def test_samples_go_on_from_held_out_text(finished_run):
 
 def test_end_compares_the_model_with_compressors(finished_run):
     config, folder, output = finished_run
-    n_rows = len(prepare(config, abstract=True).texts.held_out_rows)
+    n_rows = len(prepare(config, abstract=True).source.held_out_rows)
     title, *lines = output.splitlines()[-4:]
     assert title == f"bits per byte on {n_rows * 16:,} tokens of held-out text:"
     figures = {line[:14].strip(): float(line[14:]) for line in lines}

@@ -232,7 +232,7 @@ def test_other_held_out_text_is_refused(changes_of, tmp_path):
 
 def test_checkpoint_of_another_format_is_refused(small_config, metadata):
     setup = prepare(small_config(), abstract=True)
-    with pytest.raises(CheckpointError, match="has format 0, this version .* format 1"):
+    with pytest.raises(CheckpointError, match="has format 0, this version .* format 2"):
         check_resumable(setup, metadata | {"format": 0})
 
 

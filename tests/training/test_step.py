@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
+from titans_eqx.data import UNSCORED
 from titans_eqx.models import build_model
-from titans_eqx.training.loss import NATS_PER_BIT, row_losses
+from titans_eqx.training.loss import NATS_PER_BIT, score_rows
 from titans_eqx.training.mesh import batch_sharding, build_mesh, replicated
 from titans_eqx.training.step import (
     TrainState,
@@ -43,7 +44,8 @@ def model_config(variant, **memory):
 
 
 def random_rows(seed):
-    return np.asarray(jr.randint(jr.key(seed), (BATCH, SEQ_LEN + 1), 0, VOCAB))
+    tokens = np.asarray(jr.randint(jr.key(seed), (BATCH, SEQ_LEN + 1), 0, VOCAB))
+    return np.stack([tokens[:, :-1], tokens[:, 1:]], axis=1)
 
 
 @functools.cache
@@ -79,7 +81,8 @@ class Trainer:
 
     def losses(self, rows):
         state = jax.device_put(self.start, replicated(self.mesh))
-        return np.asarray(self.eval_step(state, self.place(rows)))
+        sums = self.eval_step(state, self.place(rows))
+        return np.asarray(sums.loss) / np.asarray(sums.n_scored)
 
     def gradient(self, rows):
         """What a step with a rate of one takes away."""
@@ -154,7 +157,7 @@ def test_loss_of_a_row_does_not_depend_on_other_rows(mac):
     losses = mac.losses(rows)
     for changed in range(BATCH):
         other = rows.copy()
-        other[changed] = (other[changed] + 1 + np.arange(SEQ_LEN + 1) % 3) % VOCAB
+        other[changed] = (other[changed] + 1 + np.arange(SEQ_LEN) % 3) % VOCAB
         is_equal = mac.losses(other) == losses
         assert is_equal.tolist() == [i != changed for i in range(BATCH)]
 
@@ -243,14 +246,30 @@ def test_loss_is_the_cross_entropy_in_nats():
     fixed = eqx.tree_at(lambda m: m.head, model, head)
     rows = random_rows(9)
     probabilities = np.exp(scores) / np.exp(scores).sum()
-    expected = -np.log(probabilities[rows[:, 1:]])
-    losses = eqx.filter_jit(row_losses)(fixed, jnp.asarray(rows))
-    np.testing.assert_allclose(losses, expected)
+    expected = -np.log(probabilities[rows[:, 1]])
+    scores = eqx.filter_jit(score_rows)(fixed, jnp.asarray(rows))
+    np.testing.assert_allclose(scores.loss, expected)
+    np.testing.assert_array_equal(scores.is_correct, rows[:, 1] == VOCAB - 1)
     np.testing.assert_allclose(NATS_PER_BIT, np.log(2))
 
 
 def test_even_scores_cost_the_logarithm_of_the_vocabulary():
     model = built(model_config("transformer"))
     silent = eqx.tree_at(lambda m: m.norm.weight, model, replace_fn=jnp.zeros_like)
-    losses = eqx.filter_jit(row_losses)(silent, jnp.asarray(random_rows(1)))
-    np.testing.assert_allclose(losses, np.log(VOCAB))
+    scores = eqx.filter_jit(score_rows)(silent, jnp.asarray(random_rows(1)))
+    np.testing.assert_allclose(scores.loss, np.log(VOCAB))
+
+
+def test_unscored_tokens_do_not_count(mac_trainers):
+    rows = random_rows(6)
+    other = rows.copy()
+    # All of one row and parts of others, so that devices differ in how much they score.
+    other[0, 1] = other[1, 1, 3:] = UNSCORED
+    scores = eqx.filter_jit(score_rows)(built(model_config("mac")), jnp.asarray(other))
+    assert int(scores.is_scored.sum()) == 2 * SEQ_LEN + 3
+    assert not np.any(scores.loss[0])
+    for trainer in mac_trainers.values():
+        _, (metrics,) = trainer.run(other)
+        np.testing.assert_allclose(
+            metrics.loss, scores.loss.sum() / (2 * SEQ_LEN + 3), rtol=TOLERANCE
+        )

@@ -10,4 +10,5 @@ from titans_eqx.config.run import MeshConfig as MeshConfig
 from titans_eqx.config.run import OptimizerConfig as OptimizerConfig
 from titans_eqx.config.run import RunConfig as RunConfig
 from titans_eqx.config.run import TrainConfig as TrainConfig
+from titans_eqx.config.task import TaskConfig as TaskConfig
 from titans_eqx.config.toml import to_toml as to_toml

@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.model import ModelConfig
 from titans_eqx.config.section import Section, combination_error
+from titans_eqx.config.task import TaskConfig
 
 BYTES_VOCAB_SIZE: Final = 256
 MAX_SEED: Final = 2**32 - 1
@@ -23,15 +24,23 @@ def _as_paths(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _as_lengths(value: object) -> object:
+    lengths = value if isinstance(value, list | tuple) else [None]
+    if not all(type(n) is int and n > 0 for n in lengths):
+        raise PydanticCustomError("lengths", "must be a list of numbers of tokens")
+    return tuple(lengths)
+
+
+Lengths = Annotated[tuple[int, ...], BeforeValidator(_as_lengths)]
 Paths = Annotated[str | tuple[str, ...] | None, BeforeValidator(_as_paths)]
 
 
 class DataConfig(Section):
     """Which text is read, and how it is cut."""
 
-    source: Literal["stdlib"] = Field(
+    source: Literal["stdlib", "task"] = Field(
         default="stdlib",
-        description="text when path is absent: the Python standard library's source",
+        description="Python's standard library's source (without path), or data.task",
     )
     path: Paths = Field(
         default=None, description="training text: file, folder, glob or list of these"
@@ -46,6 +55,10 @@ class DataConfig(Section):
         description="share of documents held out without eval_path",
     )
     seq_len: int = Field(default=256, ge=1, description="tokens in a training sequence")
+    lengths: Lengths = Field(
+        default=(),
+        description="training lengths in turns, instead of seq_len; [] = seq_len only",
+    )
     tokenizer: str = Field(
         default="bytes",
         min_length=1,
@@ -53,6 +66,9 @@ class DataConfig(Section):
     )
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="order of the training sequences"
+    )
+    task: TaskConfig = Field(
+        default=TaskConfig(), description='the task of data.source = "task"'
     )
 
 
@@ -132,7 +148,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> "RunConfig":
         vocab_size = self.model.vocab_size
-        if self.data.tokenizer == "bytes" and vocab_size < BYTES_VOCAB_SIZE:
+        is_text = self.data.source != "task"
+        if is_text and self.data.tokenizer == "bytes" and vocab_size < BYTES_VOCAB_SIZE:
             raise combination_error(
                 f"model.vocab_size must be >= {BYTES_VOCAB_SIZE} with "
                 f'data.tokenizer = "bytes", got {vocab_size}',

@@ -6,7 +6,7 @@ rows, so any number of processes sees the same global batches and resuming needs
 step alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import grain
@@ -96,14 +96,42 @@ class TrainBatches:
         Raises:
             DataError: If a file vanished, shrank or cannot be read.
         """
-        if start_step >= stop_step:
-            return
-        steps = grain.MapDataset.range(start_step, stop_step).map(self.__getitem__)
-        options = grain.ReadOptions(
-            num_threads=READ_THREADS, prefetch_buffer_size=PREFETCHED_STEPS
-        )
-        iterator = iter(steps.to_iter_dataset(options))
-        try:
-            yield from iterator
-        finally:
-            iterator.close()
+        yield from _read_ahead(self.__getitem__, start_step, stop_step)
+
+
+class AlternatingBatches:
+    """Batches of several kinds in turns, such as rows of different lengths."""
+
+    def __init__(self, kinds: Sequence[TrainBatches]) -> None:
+        """Set up the turns.
+
+        Args:
+            kinds: What step 0, 1, ... read; then the first one has its turn again.
+        """
+        self._kinds = tuple(kinds)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        """Read this process's rows of a step; see `TrainBatches`."""
+        turn, kind = divmod(step, len(self._kinds))
+        return self._kinds[kind][turn]
+
+    def iterate(self, start_step: int, stop_step: int) -> Iterator[np.ndarray]:
+        """Yield the batches of a range of steps; see `TrainBatches`."""
+        yield from _read_ahead(self.__getitem__, start_step, stop_step)
+
+
+def _read_ahead(
+    read: Callable[[int], np.ndarray], start_step: int, stop_step: int
+) -> Iterator[np.ndarray]:
+    """Yield `read` of every step in a range, with threads ahead of the reader."""
+    if start_step >= stop_step:
+        return
+    steps = grain.MapDataset.range(start_step, stop_step).map(read)
+    options = grain.ReadOptions(
+        num_threads=READ_THREADS, prefetch_buffer_size=PREFETCHED_STEPS
+    )
+    iterator = iter(steps.to_iter_dataset(options))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

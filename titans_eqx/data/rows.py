@@ -1,11 +1,17 @@
-"""Rows: fixed-length windows, the unit that batches are made of."""
+"""Rows: what a model reads and what it should predict, the unit of batches.
 
-from typing import Protocol, runtime_checkable
+A row is an int32 array of shape (2, seq_len): the tokens read, and below each the token
+to be predicted once it has been read, or `UNSCORED`.
+"""
+
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from titans_eqx.data.corpus import Corpus
 from titans_eqx.data.errors import DataError
+
+UNSCORED: Final = -1  # target of a position whose prediction is not looked at
 
 
 @runtime_checkable
@@ -22,10 +28,10 @@ class Rows(Protocol):
 
 
 class TokenRows:
-    """Windows of `seq_len + 1` tokens that overlap by one token only.
+    """Windows of a text; the target of each token is the token after it.
 
-    So every token but the first is predicted exactly once; a last stretch shorter
-    than a row is left out.
+    Windows follow each other, so every token but the first is predicted exactly once; a
+    last stretch shorter than a row is left out.
     """
 
     def __init__(self, corpus: Corpus, seq_len: int) -> None:
@@ -54,7 +60,7 @@ class TokenRows:
         return (self._corpus.n_tokens - 1) // self._seq_len
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Read a row, int32, shape (seq_len + 1,).
+        """Read a row.
 
         Raises:
             IndexError: If there is no such row.
@@ -63,4 +69,5 @@ class TokenRows:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         start = index * self._seq_len
-        return self._corpus.read(start, start + self._seq_len + 1).astype(np.int32)
+        tokens = self._corpus.read(start, start + self._seq_len + 1)
+        return np.stack([tokens[:-1], tokens[1:]]).astype(np.int32)

@@ -1,7 +1,8 @@
 """Pictures of an evaluation (extra `plots`)."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from titans_eqx.evaluation.inspection import Inspection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Number: TypeAlias = float | int
 
 COLUMNS: Final = 100  # tokens in a line of coloured text
 MAX_LINES: Final = 30  # lines of coloured text; the curves show the whole text
@@ -112,3 +115,67 @@ def _colour_text(
             family="monospace",
         )
     panel.set_axis_off()
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[Number, Number]]],
+    x_label: str,
+    y_label: str,
+    path: Path,
+) -> None:
+    """Draw curves over a logarithmic axis.
+
+    Args:
+        curves: Points by name.
+        x_label: What is along the horizontal axis.
+        y_label: What is along the vertical axis.
+        path: Where to write the picture (PNG).
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    plt = _pyplot()
+    figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, points in curves.items():
+        panel.plot(*zip(*points, strict=True), marker="o", label=name)
+    panel.set_xscale("log", base=2)
+    panel.set_xlabel(x_label)
+    panel.set_ylabel(y_label)
+    panel.legend()
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    plt.close(figure)
+
+
+def plot_grid(
+    cells: Mapping[tuple[Number, Number], Number],
+    x_label: str,
+    y_label: str,
+    path: Path,
+) -> None:
+    """Draw a heat map of shares.
+
+    Args:
+        cells: A share in [0, 1] for each (column, row).
+        x_label: What the columns are.
+        y_label: What the rows are.
+        path: Where to write the picture (PNG).
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    plt = _pyplot()
+    columns, rows = (sorted({cell[axis] for cell in cells}) for axis in (0, 1))
+    grid = [[cells.get((x, y), np.nan) for x in columns] for y in rows]
+    size = (2 + 0.9 * len(columns), 1.5 + 0.5 * len(rows))
+    figure, panel = plt.subplots(figsize=size, layout="constrained")
+    image = panel.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+    panel.set_xticks(range(len(columns)), [f"{x:,}" for x in columns])
+    panel.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+    panel.set_xlabel(x_label)
+    panel.set_ylabel(y_label)
+    for y, line in enumerate(grid):
+        for x, value in enumerate(line):
+            panel.text(x, y, f"{100 * value:.0f}", ha="center", va="center")
+    figure.colorbar(image, ax=panel, label="share found")
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    plt.close(figure)

@@ -10,18 +10,20 @@ import jax.random as jr
 import numpy as np
 
 from titans_eqx.config import RunConfig, to_toml
+from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, generate
 from titans_eqx.storage.durable import write_durably
 from titans_eqx.training.checkpoint import Checkpoints
-from titans_eqx.training.evaluate import bits_per_byte, compressors, mean_loss
+from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.interrupt import StopRequest
 from titans_eqx.training.mesh import batch_sharding
 from titans_eqx.training.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.resume import check_resumable, checkpoint_metadata
 from titans_eqx.training.run_folder import RunFolder
-from titans_eqx.training.setup import Setup, evaluation_rows, prepare
+from titans_eqx.training.setup import Setup, prepare
+from titans_eqx.training.source import TextSource, bits_per_byte, held_out_rows
 from titans_eqx.training.step import (
     StepMetrics,
     TrainState,
@@ -108,6 +110,7 @@ class _Run:
         self.train_step = build_train_step(setup.optimizer, setup.statics, setup.mesh)
         self.eval_step = build_eval_step(setup.statics, setup.mesh)
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
+        self.pending_tokens = 0  # read in those steps
         self.pending_since = time.perf_counter()
         self.skipped = 0
         self.skips_in_a_row = 0
@@ -146,13 +149,14 @@ class _Run:
             )
             return
         sharding = batch_sharding(self.setup.mesh)
-        batches = self.setup.texts.batches.iterate(self.step, settings.steps)
+        batches = self.setup.source.batches.iterate(self.step, settings.steps)
         self.pending_since = time.perf_counter()
         for rows in batches:
             batch = jax.make_array_from_process_local_data(sharding, rows)
             self.state, step_metrics = self.train_step(self.state, batch)
             self.step += 1
             self.pending.append(step_metrics)
+            self.pending_tokens += batch[:, 0].size
             is_last = self.step == settings.steps
             if is_last or self.is_due(settings.log_every):
                 self.log(
@@ -186,21 +190,20 @@ class _Run:
         seconds = time.perf_counter() - self.pending_since
         self.check_divergence([int(m.skipped) for m in pending])
         loss = float(np.mean([m.loss for m in pending]))
-        config, texts = self.setup.config, self.setup.texts
-        n_tokens = len(self.pending) * config.train.batch_size * config.data.seq_len
-        record = {
-            "step": self.step,
-            "loss": loss,
-            "bits_per_byte": bits_per_byte(loss, texts.train),
-            "tokens_per_second": n_tokens / seconds,
+        config, source = self.setup.config, self.setup.source
+        record: dict[str, int | float] = {"step": self.step, "loss": loss}
+        if isinstance(source, TextSource):
+            record["bits_per_byte"] = bits_per_byte(loss, source.train)
+        record |= {
+            "tokens_per_second": self.pending_tokens / seconds,
             "gradient_norm": float(last.gradient_norm),
             "skipped_steps": int(last.skipped),
         }
         if with_evaluation:
-            rows = evaluation_rows(texts, config.train.eval_rows)
-            record |= self.evaluate(rows)
+            record |= self.evaluate(held_out_rows(source, config.train.eval_rows))
         self.report(record)
         self.pending = []
+        self.pending_tokens = 0
         self.pending_since = time.perf_counter()
 
     def check_divergence(self, skipped: list[int]) -> None:
@@ -219,9 +222,13 @@ class _Run:
 
     def evaluate(self, rows: list[np.ndarray]) -> dict[str, float]:
         """Held-out loss of the model as it stands."""
-        loss = mean_loss(self.setup, self.eval_step, self.state, rows)
-        bits = bits_per_byte(loss, self.setup.texts.held_out)
-        return {"eval_loss": loss, "eval_bits_per_byte": bits}
+        source = self.setup.source
+        scores = evaluate(self.setup, self.eval_step, self.state, rows)
+        record = {"eval_loss": scores.loss, "eval_accuracy": scores.accuracy}
+        if isinstance(source, TextSource):
+            bits = bits_per_byte(scores.loss, source.held_out)
+            record["eval_bits_per_byte"] = bits
+        return record
 
     def report(self, record: dict[str, int | float]) -> None:
         """Write one record everywhere."""
@@ -232,8 +239,10 @@ class _Run:
 
     def sample(self) -> None:
         """Let the model go on from a piece of held-out text."""
-        config, texts = self.setup.config, self.setup.texts
-        prompt = evaluation_rows(texts, 2)[-1][:PROMPT_LEN]
+        config, source = self.setup.config, self.setup.source
+        if not isinstance(source, TextSource):
+            return
+        prompt = held_out_rows(source, 2)[-1][0, :PROMPT_LEN]
         tokens, _ = generate(
             assemble(jax.device_put(self.state, jax.devices()[0]), self.setup.statics),
             jnp.asarray(prompt),
@@ -241,7 +250,7 @@ class _Run:
             key=jr.fold_in(jr.key(config.train.seed), self.step),
             sampling=SAMPLE_SAMPLING,
         )
-        text = texts.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
+        text = source.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
         self.display.sample(self.step, text)
         with self.folder.samples.open("a", encoding="utf-8") as file:
             file.write(f"--- step {self.step}\n{text}\n")
@@ -252,15 +261,18 @@ class _Run:
         self.checkpoints.save(self.step, self.state, metadata)
 
     def finish(self) -> None:
-        """The last evaluation, beside what compressors need for the same text."""
-        texts = self.setup.texts
-        count = min(FINAL_ROWS, len(texts.held_out_rows))
+        """The last evaluation; of a text beside what compressors need for it."""
+        source = self.setup.source
+        count = min(FINAL_ROWS, len(source.held_out_rows))
         # Consecutive rows, unlike on the way: compressors need text in one piece.
-        rows = [texts.held_out_rows[i] for i in range(count)]
+        rows = [source.held_out_rows[i] for i in range(count)]
         record = {"step": self.step} | self.evaluate(rows)
         self.report(record)
+        if not isinstance(source, TextSource):
+            return
         n_tokens = len(rows) * self.setup.config.data.seq_len
-        others = compressors(texts.tokenizer, rows)
+        text = source.tokenizer.decode(np.concatenate([row[1] for row in rows]))
+        others = compressed_bits_per_byte([text.encode()])
         figures = {"this model": record["eval_bits_per_byte"], **others}
         self.display.message(f"bits per byte on {n_tokens:,} tokens of held-out text:")
         for name, bits in figures.items():

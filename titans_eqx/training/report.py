@@ -41,7 +41,7 @@ class TrainingDisplay:
         self._console = Console() if console is None else console
         self._clock = clock
         self._events: deque[tuple[int, float]] = deque(maxlen=AVERAGED_EVENTS)
-        self._held_out: float | None = None
+        self._held_out: str | None = None
         self._progress: Progress | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._progress = Progress(
@@ -70,13 +70,15 @@ class TrainingDisplay:
         Args:
             step: Number of training steps done.
             metrics: Any of ``loss`` (nats per token), ``bits_per_byte``,
-                ``tokens_per_second``, ``eval_bits_per_byte`` (held out; the last one
-                goes on being shown). Other names are not shown.
+                ``tokens_per_second``, and of held-out rows ``eval_bits_per_byte`` or
+                else ``eval_accuracy`` (the last one goes on being shown). Other names
+                are not shown.
         """
         self._events.append((step, self._clock()))
-        held_out = metrics.get("eval_bits_per_byte")
-        if held_out is not None:
-            self._held_out = float(held_out)
+        if (bits := metrics.get("eval_bits_per_byte")) is not None:
+            self._held_out = f"{float(bits):.3f}"
+        elif (accuracy := metrics.get("eval_accuracy")) is not None:
+            self._held_out = f"{float(accuracy):.1%}"
         line = "  ".join(self._describe(step, metrics))
         if self._progress is None:
             self._print_line(line)
@@ -111,7 +113,7 @@ class TrainingDisplay:
         if (bits := metrics.get("bits_per_byte")) is not None:
             parts.append(f"bits/byte {float(bits):.3f}")
         if self._held_out is not None:
-            parts.append(f"held-out {self._held_out:.3f}")
+            parts.append(f"held-out {self._held_out}")
         if (seconds := self._seconds_left(step)) is not None:
             parts.append(f"{_spell_duration(seconds)} left")
         # Last, because a narrow terminal cuts the end of the line.

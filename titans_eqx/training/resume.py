@@ -7,7 +7,7 @@ from titans_eqx.config import RunConfig
 from titans_eqx.training.checkpoint import CheckpointError
 from titans_eqx.training.setup import Setup
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 def checkpoint_metadata(setup: Setup) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def checkpoint_metadata(setup: Setup) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": setup.config.model_dump(mode="json"),
-        "texts": setup.texts.fingerprints,
+        "source": setup.source.fingerprints,
         "versions": {name: version(name) for name in ("jax", "equinox", "optax")},
     }
 
@@ -53,8 +53,8 @@ def check_resumable(setup: Setup, metadata: dict[str, Any]) -> list[str]:
             "the checkpoint in the run folder is of another model: "
             f"{'; '.join(model_changes)}. Use --fresh or another --run-dir."
         )
-    for name, fingerprint in setup.texts.fingerprints.items():
-        if metadata["texts"].get(name) != fingerprint:
+    for name, fingerprint in setup.source.fingerprints.items():
+        if metadata["source"].get(name) != fingerprint:
             raise CheckpointError(
                 f"the {name.replace('_', '-')} text or tokenizer is not the one the "
                 "checkpoint in the run folder was trained with. Restore it, or use "

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.models import TitansLM
-from titans_eqx.training.loss import row_losses
+from titans_eqx.training.loss import score_rows
 from titans_eqx.training.mesh import BATCH, DATA_AXIS, REPLICATED
 from titans_eqx.training.optimizer import trainable
 
@@ -29,12 +29,12 @@ class TrainState(eqx.Module):
 class StepMetrics(eqx.Module):
     """What one step reports."""
 
-    loss: Float[Array, ""]  # mean over the batch before the update, nats per token
+    loss: Float[Array, ""]  # before the update, nats per scored token
     gradient_norm: Float[Array, ""]  # before clipping
     skipped: Int[Array, ""]  # skipped steps so far
 
 
-Rows: TypeAlias = Int[Array, "batch seq_plus_one"]
+Rows: TypeAlias = Int[Array, "batch 2 seq"]
 Statics: TypeAlias = PyTree
 """What is left of a model without its arrays."""
 
@@ -117,33 +117,45 @@ def build_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
+class RowSums(eqx.Module):
+    """Sums over the scored tokens of each row."""
+
+    loss: Float[Array, " batch"]  # nats
+    n_scored: Int[Array, " batch"]
+    n_correct: Int[Array, " batch"]
+
+
 def build_eval_step(
     statics: Statics, mesh: Mesh
-) -> Callable[[TrainState, Rows], Float[Array, " batch"]]:
-    """Losses of rows that are not trained on.
+) -> Callable[[TrainState, Rows], RowSums]:
+    """Scores of rows that are not trained on.
 
     Args:
         statics: From `init_train_state`.
         mesh: Where the rows are spread.
 
     Returns:
-        A function from state and rows to the mean loss of each row, nats per token.
+        A function from state and rows to the sums of each row.
     """
 
-    def local_losses(
+    def local_sums(
         parameters: PyTree[Array], frozen: PyTree[Array], rows: Rows
-    ) -> Float[Array, " batch"]:
-        model = eqx.combine(parameters, frozen, statics)
-        return jnp.mean(row_losses(model, rows), axis=1)
+    ) -> RowSums:
+        scores = score_rows(eqx.combine(parameters, frozen, statics), rows)
+        return RowSums(
+            loss=jnp.sum(scores.loss, axis=1),
+            n_scored=jnp.sum(scores.is_scored, axis=1, dtype=jnp.int32),
+            n_correct=jnp.sum(scores.is_correct, axis=1, dtype=jnp.int32),
+        )
 
-    sharded_losses = jax.shard_map(
-        local_losses,
+    sharded_sums = jax.shard_map(
+        local_sums,
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED, BATCH),
         out_specs=BATCH,
     )
     return jax.jit(
-        lambda state, rows: sharded_losses(state.parameters, state.frozen, rows)
+        lambda state, rows: sharded_sums(state.parameters, state.frozen, rows)
     )
 
 
@@ -157,9 +169,13 @@ def _local_loss(statics: Statics) -> Callable[..., Float[Array, ""]]:
         parameters, frozen = jax.lax.pcast(
             (parameters, frozen), DATA_AXIS, to="varying"
         )
-        model = eqx.combine(parameters, frozen, statics)
-        # The mean over the mesh is taken before differentiating: the gradient of a
-        # replicated parameter then arrives already summed over devices.
-        return jax.lax.pmean(jnp.mean(row_losses(model, rows)), DATA_AXIS)
+        scores = score_rows(eqx.combine(parameters, frozen, statics), rows)
+        # Summed over the mesh before differentiating: the gradient of a replicated
+        # parameter then arrives already summed over devices.
+        loss, n_scored = jax.lax.psum(
+            (jnp.sum(scores.loss), jnp.sum(scores.is_scored, dtype=scores.loss.dtype)),
+            DATA_AXIS,
+        )
+        return loss / jnp.maximum(n_scored, 1)
 
     return local_loss

@@ -17,7 +17,7 @@ def describe(setup: Setup) -> list[str]:
     Returns:
         Lines of text.
     """
-    config, texts = setup.config, setup.texts
+    config = setup.config
     trained = _count(setup.state.parameters)
     frozen = _count(setup.state.frozen)
     state = eqx.filter_eval_shape(
@@ -36,8 +36,7 @@ def describe(setup: Setup) -> list[str]:
         f"{config.data.seq_len})",
         f"run         {config.train.steps:,} steps, "
         f"{tokens * config.train.steps:,} tokens",
-        f"text        {texts.train.n_bytes:,} bytes to train on, "
-        f"{texts.held_out.n_bytes:,} held out",
+        setup.source.describe(),
         f"devices     {n_devices} ({platform})",
     ]
 

@@ -1,0 +1,12 @@
+"""Tasks with a known answer, as pure functions of (seed, index)."""
+
+from titans_eqx.data.synthetic.copying import Compression as Compression
+from titans_eqx.data.synthetic.copying import SelectiveCopying as SelectiveCopying
+from titans_eqx.data.synthetic.memorization import Memorization as Memorization
+from titans_eqx.data.synthetic.mqar import MultiQueryRecall as MultiQueryRecall
+from titans_eqx.data.synthetic.needle import Needle as Needle
+from titans_eqx.data.synthetic.recall import FuzzyRecall as FuzzyRecall
+from titans_eqx.data.synthetic.recall import InContextRecall as InContextRecall
+from titans_eqx.data.synthetic.task import Task as Task
+from titans_eqx.data.synthetic.task import TaskRows as TaskRows
+from titans_eqx.data.synthetic.who_is_where import WhoIsWhere as WhoIsWhere
