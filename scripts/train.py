@@ -22,7 +22,7 @@ from titans_eqx.training import describe, prepare, train, use_all_cpu_cores
     help="Set one key, as in --set model.d_model=256; may be repeated.",
 )
 @click.option(
-    "--run-dir", type=Path, help="Folder of the run. [default: runs/<config name>]"
+    "--run-dir", type=Path, help="Folder of the run. [default: runs/<config>]"
 )
 @click.option("--fresh", is_flag=True, help="Move earlier results aside, start over.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
@@ -47,11 +47,18 @@ def main(
         if dry_run:
             click.echo("\n".join(describe(prepare(config, abstract=True))))
             return
-        run_dir = run_dir or Path("runs") / config_path.stem
+        run_dir = run_dir or _default_run_dir(config_path)
         train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _default_run_dir(config_path: Path) -> Path:
+    """`runs/recall/mac` for `configs/recall/mac.toml`, `runs/x` for `any/x.toml`."""
+    folders = config_path.resolve().parent.parts
+    inside = folders[folders.index("configs") + 1 :] if "configs" in folders else ()
+    return Path("runs", *inside, config_path.stem)
 
 
 if __name__ == "__main__":

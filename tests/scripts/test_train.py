@@ -211,6 +211,12 @@ def test_results_are_in_a_folder_named_after_the_config(folder):
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 2]
     assert load_config(results / "config.toml") == load_config("small.toml")
 
+    (folder / "configs" / "deep").mkdir(parents=True)
+    (folder / "configs" / "deep" / "small.toml").write_text(CONFIG)
+    process = train("--config", "configs/deep/small.toml")
+    assert process.returncode == 0, process.stderr
+    assert (folder / "runs" / "deep" / "small" / "metrics.jsonl").exists()
+
     process = train("--config", "small.toml", "--set", "model.d_model=16")
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()

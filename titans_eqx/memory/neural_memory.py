@@ -18,7 +18,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config import MemoryConfig
-from titans_eqx.memory.boundary import GradientBoundary
 from titans_eqx.memory.chunked import scan_slots
 from titans_eqx.memory.gates import MemoryGates
 from titans_eqx.memory.layer_state import ConvInputs, NeuralMemoryState
@@ -90,16 +89,7 @@ class NeuralMemory(eqx.Module):
         self.output_projection = eqx.nn.Linear(
             d_model, d_model, use_bias=False, key=keys[6]
         )
-        self.rule = UpdateRule(
-            clip=config.clip,
-            decay_towards=config.decay_towards,
-            read=config.read,
-            boundary=GradientBoundary(
-                initial_memory=config.initial_memory,
-                surprise=config.surprise,
-                truncate_every=config.truncate_every,
-            ),
-        )
+        self.rule = UpdateRule.from_config(config)
         self.n_heads = config.n_heads
         self.chunk_len = config.chunk_len
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from titans_eqx.config import MemoryConfig
 from titans_eqx.memory.boundary import GradientBoundary
 
 
@@ -20,6 +21,20 @@ class UpdateRule:
     decay_towards: Literal["zero", "initial"] = "zero"  # where forgetting leads
     read: Literal["after", "before"] = "after"  # is the own write seen by the own read?
     boundary: GradientBoundary = field(default_factory=GradientBoundary)
+
+    @classmethod
+    def from_config(cls, config: MemoryConfig) -> "UpdateRule":
+        """The rule that a config describes."""
+        return cls(
+            clip=config.clip,
+            decay_towards=config.decay_towards,
+            read=config.read,
+            boundary=GradientBoundary(
+                initial_memory=config.initial_memory,
+                surprise=config.surprise,
+                truncate_every=config.truncate_every,
+            ),
+        )
 
     def clip_scale(
         self, square_norm: Float[Array, "*tokens"]
