@@ -151,3 +151,14 @@ def test_sizes_that_do_not_fit_are_refused(
 def test_negative_step_is_refused() -> None:
     with pytest.raises(IndexError, match="must not be negative, got -1"):
         TrainBatches(NumberedRows(9), 4, seed=0)[-1]
+
+
+def test_kinds_of_batches_take_turns() -> None:
+    kinds = [TrainBatches(NumberedRows(n), 2, seed=4) for n in (7, 30)]
+    turns = AlternatingBatches(kinds)
+    expected = [kinds[step % 2][step // 2] for step in range(9)]
+    for step, batch in enumerate(turns.iterate(0, 9)):
+        np.testing.assert_array_equal(batch, expected[step])
+        np.testing.assert_array_equal(turns[step], expected[step])
+    later = list(turns.iterate(5, 9))
+    np.testing.assert_array_equal(np.stack(later), np.stack(expected[5:]))

@@ -57,7 +57,7 @@ class DataConfig(Section):
     seq_len: int = Field(default=256, ge=1, description="tokens in a training sequence")
     lengths: Lengths = Field(
         default=(),
-        description="training lengths in turns, instead of seq_len; [] = seq_len only",
+        description="training lengths in turns, repeats count; [] = seq_len only",
     )
     tokenizer: str = Field(
         default="bytes",

@@ -169,11 +169,13 @@ def _batches(config: RunConfig, rows: Sequence[Rows]) -> Batches:
         TrainBatches(
             one,
             config.train.batch_size,
-            config.data.seed,
+            # An order of its own for each, or a length that is named twice would read
+            # the same rows twice.
+            (config.data.seed + place) % 2**32,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        for one in rows
+        for place, one in enumerate(rows)
     ]
     return batches[0] if len(batches) == 1 else AlternatingBatches(batches)
 
