@@ -206,7 +206,7 @@ def _show(
         if d_model is not None:
             overrides = (*overrides, f"model.d_model={d_model}")
         if json_path not in (None, "-"):
-            _write(json_path, "")  # a file that cannot be written is found out now
+            _check_writable(json_path)
         report = measure(Options(overrides=overrides, repeats=repeats))
         if json_path == "-":
             click.echo(report.to_json())
@@ -217,6 +217,14 @@ def _show(
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _check_writable(path: str) -> None:
+    """Find out now, not after the measurement, and change nothing in the file."""
+    try:
+        Path(path).open("a").close()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 def _write(path: str, text: str) -> None:

@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,7 +14,7 @@ from rich.progress import Progress
 
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
-from titans_eqx.training.trained import TrainedModel, load_trained
+from titans_eqx.training.trained import TrainedModel, load_reader
 
 
 @click.command()
@@ -28,7 +30,7 @@ from titans_eqx.training.trained import TrainedModel, load_trained
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--min-p", default=0.0, show_default=True)
 @click.option("--stop", multiple=True, help="Token after which to end. Repeatable.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 def main(
     run_dir: Path,
     prompt: str | None,
@@ -47,7 +49,16 @@ def main(
     """Read a prompt and go on from it; --session remembers it for the next time."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
     try:
-        trained = load_trained(run_dir)
+        if interactive and (prompt is not None or prompt_file is not None):
+            raise UserError(
+                "--interactive reads its prompts itself; leave out --prompt"
+            )
+        if session is not None and not session.absolute().parent.is_dir():
+            raise UserError(f"--session {session}: there is no folder for it.")
+        # All input is there before the first token is read.
+        book = None if read_file is None else _file_text(read_file)
+        text = None if interactive else _prompt_text(prompt, prompt_file, read_file)
+        trained = load_reader(run_dir)
         sampling = Sampling(
             temperature=temperature,
             top_k=top_k,
@@ -59,22 +70,34 @@ def main(
         if session is not None and session.exists():
             state = load_session(session, trained.model)
         stream = Stream(trained.model, state)
-        if read_file is not None:
-            _read_with_progress(stream, trained, _file_text(read_file))
-        if interactive:
-            _converse(stream, trained, tokens, sampling, seed)
-        elif (text := _prompt_text(prompt, prompt_file, read_file)) is not None:
-            stream.read(trained.tokenizer.encode(text))
+
+        def save() -> None:
+            if session is not None:
+                save_session(session, trained.model, stream.state)
+
+        if book is not None:
+            _read_with_progress(stream, trained, book)
+            save()
+        if text is not None:
+            stream.read(_tokens(trained, text))
             _write(stream, trained, tokens, sampling, seed)
-        if session is not None:
-            save_session(session, trained.model, stream.state)
+        if interactive:
+            _converse(stream, trained, tokens, sampling, seed, save)
+        save()
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
 
 
+def _tokens(trained: TrainedModel, text: bytes) -> np.ndarray:
+    ids = trained.tokenizer.encode(text)
+    if len(ids) == 0:
+        raise UserError(f"the tokenizer makes no token of the text {text[:40]!r}.")
+    return ids
+
+
 def _single_token(trained: TrainedModel, text: str) -> int:
-    ids = trained.tokenizer.encode(text.encode())
+    ids = trained.tokenizer.encode(os.fsencode(text))
     if len(ids) != 1:
         raise UserError(
             f"--stop must be a single token of the model's tokenizer; {text!r} has "
@@ -100,7 +123,7 @@ def _prompt_text(
     if prompt is not None and prompt_file is not None:
         raise UserError("--prompt and --prompt-file exclude each other; give one.")
     if prompt is not None:
-        text = prompt.encode()
+        text = os.fsencode(prompt)
     elif prompt_file is not None:
         text = _file_text(prompt_file)
     elif read_file is not None:
@@ -113,25 +136,35 @@ def _prompt_text(
 
 
 def _read_with_progress(stream: Stream, trained: TrainedModel, text: bytes) -> None:
-    ids = trained.tokenizer.encode(text)
+    ids = _tokens(trained, text)
     with Progress(transient=True) as progress:
         task = progress.add_task("reading", total=len(ids))
         stream.read(ids, lambda count: progress.advance(task, count))
 
 
 def _converse(
-    stream: Stream, trained: TrainedModel, tokens: int, sampling: Sampling, seed: int
+    stream: Stream,
+    trained: TrainedModel,
+    tokens: int,
+    sampling: Sampling,
+    seed: int,
+    save: Callable[[], None],
 ) -> None:
-    """Each line is read, then the model goes on; the end of input ends it."""
+    """Each line is read, then the model goes on; the end of input or Ctrl-C ends it."""
     is_terminal = sys.stdin.isatty()
     for turn in itertools.count():
         if is_terminal:
             click.echo("> ", nl=False)
-        line = sys.stdin.readline()
-        if not line:
+        try:
+            line = sys.stdin.buffer.readline()
+            if not line:
+                return
+            stream.read(_tokens(trained, line))
+            _write(stream, trained, tokens, sampling, seed + turn)
+        except KeyboardInterrupt:
+            click.echo()
             return
-        stream.read(trained.tokenizer.encode(line.encode()))
-        _write(stream, trained, tokens, sampling, seed + turn)
+        save()
 
 
 def _write(

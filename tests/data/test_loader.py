@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from titans_eqx.data import DataError, Rows, TrainBatches
+from titans_eqx.data import AlternatingBatches, DataError, Rows, TrainBatches
 
 
 class NumberedRows:

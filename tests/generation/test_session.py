@@ -1,3 +1,4 @@
+import contextlib
 import zipfile
 
 import equinox as eqx
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
-from titans_eqx.generation import Sampling, Stream, load_session, save_session
-from titans_eqx.generation.session import SessionError
+from titans_eqx.generation import Sampling, Stream, load_session, save_session, session
+from titans_eqx.generation.session import SessionError, fingerprint
 from titans_eqx.models import build_model
 
 CONFIG = ModelConfig(
@@ -125,3 +126,24 @@ def test_pickled_and_oversized_arrays_are_refused(read, saved, tmp_path):
 def test_a_missing_session_says_how_to_make_one(read, tmp_path):
     with pytest.raises(SessionError, match="there is no session"):
         load_session(tmp_path / "none", read[0])
+
+
+def test_no_damage_is_more_than_one_clear_error(read, saved, monkeypatch):
+    """Any byte of the header's or the directory's part of the file, one at a time."""
+    model, state = read
+    # The model's hash and shapes do not change, and take most of the time.
+    print_of_model = fingerprint(model)
+    monkeypatch.setattr(session, "fingerprint", lambda model: print_of_model)
+    monkeypatch.setattr(session, "_state_template", lambda model: state)
+    whole = saved.read_bytes()
+    n_refused = 0
+    for place in [*range(0, 400, 3), *range(len(whole) - 1500, len(whole))]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        saved.write_bytes(damaged)
+        # A byte that nobody reads does no harm.
+        with contextlib.suppress(SessionError):
+            load_session(saved, model)
+            continue
+        n_refused += 1
+    assert n_refused > 500

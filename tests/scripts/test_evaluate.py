@@ -34,7 +34,7 @@ def test_perplexity_by_position_is_written(run_folder, tmp_path):
     mean = sum(row["nats"] * row["tokens"] for row in parts) / whole["tokens"]
     assert whole["nats"] == pytest.approx(mean)
     assert (tmp_path / "out" / "picture.png").exists()
-    assert_refused(run(evaluate.main, *arguments), "exists; name a new folder")
+    assert_refused(run(evaluate.main, *arguments), "holds results; name a new folder")
 
 
 def test_a_text_model_is_asked_for_needles_but_not_for_pairs(run_folder, tmp_path):
@@ -45,7 +45,9 @@ def test_a_text_model_is_asked_for_needles_but_not_for_pairs(run_folder, tmp_pat
     (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["table"]
     assert (row["length"], row["depth"], row["cases"]) == (200, 0.5, 2)
     other = ["--run", run_folder, "--task", "recall"]
-    assert_refused(run(evaluate.main, *other), "trained on a task with pairs")
+    assert_refused(
+        run(evaluate.main, *other), "recall needs a run trained on one of mqar"
+    )
     none = ["--run", tmp_path / "none", "--task", "recall"]
     assert_refused(run(evaluate.main, *none), "is no run folder")
 

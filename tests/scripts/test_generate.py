@@ -67,7 +67,8 @@ WRONG = {
     "temperature": (["--prompt", "x", "--temperature", "-1"], "temperature must be"),
     "top p": (["--prompt", "x", "--top-p", "0"], "top_p must be in (0, 1]"),
     "stop": (["--prompt", "x", "--stop", "ab"], "--stop must be a single token"),
-    "session": (["--prompt", "x", "--session", "no/s"], "cannot write the session"),
+    "session": (["--prompt", "x", "--session", "no/s"], "there is no folder for it"),
+    "two voices": (["--prompt", "x", "--interactive"], "reads its prompts itself"),
 }
 
 
@@ -79,3 +80,25 @@ def test_wrong_options_are_one_line(generate, name):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_what_was_read_is_saved_before_anything_else_can_fail(
+    generate, tmp_path, monkeypatch
+):
+    from scripts import generate as script
+
+    (tmp_path / "book.txt").write_text("line 7 of the text\n" * 3)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "_write", interrupt)
+        cut = generate("--read", "book.txt", "--prompt", "x", "--session", "s")
+        assert cut.exit_code != 0
+        talk = generate("--interactive", "--session", "t", text="one\n")
+        assert talk.exit_code == 0
+    after = written(generate("--prompt", "line", "--session", "s"))
+    prompt = "line 7 of the text\n" * 3 + "line"
+    assert written(generate("--prompt", prompt)) == after
+    assert (tmp_path / "t").exists()

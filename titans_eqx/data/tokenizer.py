@@ -50,6 +50,10 @@ class Tokenizer(Protocol):
         """Turn ids into text; what is no valid text becomes U+FFFD."""
         ...
 
+    def decode_bytes(self, ids: np.ndarray) -> bytes:
+        """Turn ids into the bytes of the text, valid or not where that is known."""
+        ...
+
 
 class ByteTokenizer:
     """One token per byte; the separator is byte 0, which no text file contains."""
@@ -69,6 +73,10 @@ class ByteTokenizer:
         # 0xFF occurs in no UTF-8 text, so it decodes to the replacement character.
         text = np.where(is_byte, values, 0xFF).astype(np.uint8).tobytes()
         return text.decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: np.ndarray) -> bytes:
+        """Turn ids, all of them bytes, into those bytes."""
+        return ids.astype(np.uint8).tobytes()
 
 
 class FileTokenizer:
@@ -113,6 +121,10 @@ class FileTokenizer:
         """Turn ids into text, special tokens included."""
         values = [int(value) for value in np.asarray(ids).reshape(-1)]
         return self._tokenizer.decode(values, skip_special_tokens=False)
+
+    def decode_bytes(self, ids: np.ndarray) -> bytes:
+        """Turn ids into UTF-8 text."""
+        return self.decode(ids).encode()
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -9,8 +9,8 @@ import click
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.inspection import inspect_text, records
-from titans_eqx.evaluation.plots import plot_inspection
-from titans_eqx.training.trained import load_trained
+from titans_eqx.evaluation.plots import plot_inspection, require_plots
+from titans_eqx.training.trained import load_reader
 
 
 @click.command()
@@ -58,7 +58,9 @@ def inspect(run_dir: Path, text: Path, out: Path, with_picture: bool) -> None:
         raise UserError(f"{text} is empty; name a file with text in it.")
     if out.exists():
         raise UserError(f"{out} exists; name a new folder with --out.")
-    trained = load_trained(run_dir)
+    if with_picture:
+        require_plots()
+    trained = load_reader(run_dir)
     if trained.config.model.variant == "transformer":
         raise UserError(f"the model of {run_dir} has no memory to look into.")
     tokens = trained.tokenizer.encode(content)

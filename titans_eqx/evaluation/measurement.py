@@ -3,14 +3,16 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation import measures, results
 from titans_eqx.evaluation.measures import Table
+from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.scoring import StreamScorer
 from titans_eqx.training.trained import TrainedModel, load_trained
 
-TEXT_TASKS = ("needle", "who_is_where")  # in bytes
+PAIR_TASKS: Final = ("mqar", "in_context_recall", "noisy_recall", "fuzzy_recall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,11 @@ def measure(
         UserError: If the run, a setting or the folder cannot be used.
     """
     trained = load_trained(run_dir)
-    name = f"{settings.name}-at-{trained.step}"
-    out = out or run_dir / "evaluation" / name
-    if out.exists():
-        raise UserError(f"{out} exists; name a new folder with --out.")
+    out = out or run_dir / "evaluation" / f"{settings.name}-at-{trained.step}"
+    if (out / results.RESULTS).exists():
+        raise UserError(f"{out} holds results; name a new folder with --out.")
+    if with_picture:
+        require_plots()
     table = _table(trained, settings)
     results.show(table, f"{settings.name} of {run_dir} at step {trained.step}")
     meta = {
@@ -64,23 +67,34 @@ def _table(trained: TrainedModel, settings: Measurement) -> Table:
     config, task = trained.config, trained.config.data.task
     lengths = settings.lengths or (config.data.seq_len,)
     scorer = StreamScorer(trained.model, settings.batch_size)
-    if settings.name == "perplexity":
-        return measures.perplexity(scorer, config, max(lengths), settings.n_rows)
-    if config.data.source != "task" and config.model.vocab_size < 256:
-        raise UserError("the model reads no bytes, so it cannot be asked in bytes.")
-    if settings.name == "needle":
-        needle = (
-            task
-            if task.name == "needle"
-            else task.model_copy(update={"name": "needle"})
-        )
-        return measures.needle(
-            scorer, needle, lengths, settings.depths, settings.n_rows, settings.seed
-        )
-    if config.data.source != "task" or task.name in TEXT_TASKS:
-        raise UserError(
-            "recall needs a run that was trained on a task with pairs, got "
-            f"data.source = {config.data.source!r} and data.task.name = {task.name!r}."
-        )
-    pairs = settings.pairs or (task.n_pairs,)
-    return measures.recall(scorer, task, lengths, pairs, settings.n_rows, settings.seed)
+    n_rows, seed = settings.n_rows, settings.seed
+    match settings.name:
+        case "perplexity":
+            if len(lengths) > 1:
+                raise UserError(
+                    "perplexity is measured by position up to one length, got "
+                    f"{len(lengths)} of them; give --length once."
+                )
+            return measures.perplexity(scorer, config, max(lengths), n_rows)
+        case "needle":
+            if not trained.reads_bytes:
+                raise UserError(
+                    "needles are hidden in bytes, and the model of this run does not "
+                    "read bytes."
+                )
+            hidden = task.model_copy(update={"name": "needle"})
+            return measures.needle(
+                scorer, hidden, lengths, settings.depths, n_rows, seed
+            )
+        case _:
+            if config.data.source != "task" or task.name not in PAIR_TASKS:
+                raise UserError(
+                    f"recall needs a run trained on one of {', '.join(PAIR_TASKS)}; "
+                    f"this one has data.source = {config.data.source!r} and "
+                    f"data.task.name = {task.name!r}."
+                )
+            pairs = settings.pairs or (task.n_pairs,)
+            table = measures.recall(scorer, task, lengths, pairs, n_rows, seed)
+            if not table:
+                raise UserError("no row asks for anything; raise --length or --rows.")
+            return table

@@ -1,6 +1,7 @@
 """Pictures of an evaluation (extra `plots`)."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -54,13 +55,23 @@ def plot_inspection(inspection: Inspection, texts: list[str], path: Path) -> Non
     plt.close(figure)
 
 
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
+def require_plots() -> None:
+    """Check, before any work, that pictures can be drawn.
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
         raise UserError(
-            "drawing needs the package 'matplotlib': pip install 'titans_eqx[plots]'"
-        ) from error
+            "pictures need the package 'matplotlib': pip install 'titans_eqx[plots]', "
+            "or use --no-picture."
+        )
+
+
+def _pyplot() -> Any:
+    require_plots()
+    import matplotlib
+
     matplotlib.use("Agg")  # writes files, needs no screen
     import matplotlib.pyplot as plt
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -10,6 +10,9 @@ from rich.table import Table as RichTable
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.measures import Table
 from titans_eqx.evaluation.plots import plot_curves, plot_grid
+from titans_eqx.storage.durable import write_durably
+
+RESULTS: Final = "results.json"
 
 
 def show(table: Table, title: str, console: Console | None = None) -> None:
@@ -29,27 +32,26 @@ def show(table: Table, title: str, console: Console | None = None) -> None:
 
 
 def write(table: Table, meta: dict[str, Any], out: Path, *, with_picture: bool) -> None:
-    """Write a table into a new folder.
+    """Write a table into a folder.
 
     Args:
         table: The rows.
         meta: What was measured, and how; JSON values, among them `measure`.
-        out: Folder to be made.
+        out: The folder.
         with_picture: Whether to draw.
 
     Raises:
-        UserError: If the folder exists or cannot be written, or drawing is impossible.
+        UserError: If the folder cannot be written, or drawing is impossible.
     """
+    text = json.dumps(meta | {"table": table}, indent=1) + "\n"
     try:
-        out.mkdir(parents=True)
-        text = json.dumps(meta | {"table": table}, indent=1)
-        (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    except FileExistsError as error:
-        raise UserError(f"{out} exists; name a new folder with --out.") from error
+        out.mkdir(parents=True, exist_ok=True)
+        if with_picture:
+            _draw(table, meta["measure"], out / "picture.png")
+        # Last and at once: where it is, the measurement is complete.
+        write_durably(out / RESULTS, text.encode())
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}.") from error
-    if with_picture:
-        _draw(table, meta["measure"], out / "picture.png")
 
 
 def _draw(table: Table, measure: str, path: Path) -> None:

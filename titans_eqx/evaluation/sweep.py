@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from titans_eqx.config import load_config
+import click
+
+from titans_eqx.config import RunConfig, load_config
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation import results
 from titans_eqx.evaluation.measurement import Measurement, measure
-from titans_eqx.evaluation.plots import plot_curves
+from titans_eqx.evaluation.plots import plot_curves, require_plots
 from titans_eqx.storage.durable import write_durably
 from titans_eqx.training import train
-from titans_eqx.training.trained import load_trained
+from titans_eqx.training.loop import DivergedError
+from titans_eqx.training.trained import TrainedModel, load_trained
 
 VARIANTS: Final = ("mac", "mag", "mal", "lmm", "transformer")
 RECALL: Final = Measurement(name="recall", lengths=(256, 1024, 4096), n_rows=32)
@@ -71,7 +74,8 @@ def suite(name: str, configs: Path, overrides: Sequence[str] = ()) -> list[Case]
             Case(
                 name=title,
                 config=configs / "recall" / "mac.toml",
-                overrides=(*changes, *overrides),
+                # Last, or a key set for all runs would undo what a run is named for.
+                overrides=(*overrides, *changes),
                 measurement=RECALL,
             )
             for title, changes in ABLATIONS.items()
@@ -98,25 +102,43 @@ def sweep(cases: Sequence[Case], out: Path, *, with_picture: bool) -> None:
     Raises:
         UserError: If a config, a run or a folder cannot be used.
     """
+    if with_picture:
+        require_plots()
     table: results.Table = []
     for case in cases:
         config = load_config(case.config, case.overrides)
         run_dir = out / case.name.replace(" ", "-")
-        train(config, run_dir)
+        try:
+            train(config, run_dir)
+        except DivergedError as error:
+            click.echo(f"{case.name} is left out: {error}")
+            continue
         trained = load_trained(run_dir)
         if trained.step < config.train.steps:
             return  # interrupted; the run has said so
+        _check_same(config, trained, run_dir)
         evaluated = (
             run_dir / "evaluation" / f"{case.measurement.name}-at-{trained.step}"
         )
-        if not (evaluated / "results.json").exists():
+        if not (evaluated / results.RESULTS).exists():
             measure(run_dir, case.measurement, evaluated, with_picture=with_picture)
-        text = (evaluated / "results.json").read_text(encoding="utf-8")
+        text = (evaluated / results.RESULTS).read_text(encoding="utf-8")
         rows = json.loads(text)["table"]
         table.extend({"run": case.name} | row for row in rows)
         _write(table, out, with_picture)
     whole = [row for row in table if row.get("distance", 0) == 0]
-    results.show(whole, f"sweep in {out}")
+    if whole:
+        results.show(whole, f"sweep in {out}")
+
+
+def _check_same(config: RunConfig, trained: TrainedModel, run_dir: Path) -> None:
+    """Refuse to show a finished run under settings that it was not trained with."""
+    for name in ("model", "data", "optimizer", "train"):
+        if getattr(config, name) != getattr(trained.config, name):
+            raise UserError(
+                f"{run_dir} was finished with other values in [{name}]; name another "
+                "--out, or remove that folder."
+            )
 
 
 def _write(table: results.Table, out: Path, with_picture: bool) -> None:

@@ -63,7 +63,9 @@ class Sampling:
         """
         if self.temperature == 0:
             return jnp.argmax(logits).astype(jnp.int32)
-        kept = self._filter(logits / self.temperature)
+        # Relative to the largest, so that a tiny temperature gives -inf, never NaN.
+        scaled = (logits - jnp.max(logits)) / self.temperature
+        kept = self._filter(jnp.where(logits == jnp.max(logits), 0.0, scaled))
         return jr.categorical(key, kept).astype(jnp.int32)
 
     def _filter(self, logits: Float[Array, " vocab"]) -> Float[Array, " vocab"]:

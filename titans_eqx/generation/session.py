@@ -111,6 +111,10 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
                 _read_leaf(archive, str(i), leaf)
                 for i, leaf in enumerate(jax.tree.leaves(template))
             ]
+        if _digest(leaves) != header["sha256"]:
+            raise SessionError(
+                f"{path} is damaged: its data do not match their checksum."
+            )
     except SessionError:
         raise
     except FileNotFoundError as error:
@@ -122,16 +126,10 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
         raise SessionError(
             f"cannot read the session {path}: {error.strerror or error}."
         ) from error
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        EOFError,
-        RecursionError,
-    ) as error:
-        raise SessionError(f"{path} is damaged or no session: {error}") from error
-    if _digest(leaves) != header["sha256"]:
-        raise SessionError(f"{path} is damaged: its data do not match their checksum.")
+    # Whatever else a damaged or hostile file makes its readers raise; also MemoryError,
+    # for an array that claims to be huge.
+    except Exception as error:
+        raise SessionError(f"{path} is damaged or no session: {error!r}") from error
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(template), arrays)
 

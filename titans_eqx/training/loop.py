@@ -271,8 +271,8 @@ class _Run:
         if not isinstance(source, TextSource):
             return
         n_tokens = len(rows) * self.setup.config.data.seq_len
-        text = source.tokenizer.decode(np.concatenate([row[1] for row in rows]))
-        others = compressed_bits_per_byte([text.encode()])
+        ids = np.concatenate([row[1] for row in rows])
+        others = compressed_bits_per_byte([source.tokenizer.decode_bytes(ids)])
         figures = {"this model": record["eval_bits_per_byte"], **others}
         self.display.message(f"bits per byte on {n_tokens:,} tokens of held-out text:")
         for name, bits in figures.items():

@@ -22,6 +22,8 @@ RESULT_NAMES: Final = (
     "metrics.discarded.jsonl",
     "samples.txt",
     "tensorboard",
+    "evaluation",
+    "inspection",
 )
 
 

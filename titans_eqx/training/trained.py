@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import equinox as eqx
 import jax.random as jr
@@ -15,6 +16,8 @@ from titans_eqx.training.resume import saved_config
 from titans_eqx.training.run_folder import CHECKPOINTS_FOLDER
 from titans_eqx.training.step import assemble, init_train_state
 
+BYTE_TASKS: Final = ("needle", "who_is_where")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
@@ -24,6 +27,17 @@ class TrainedModel:
     config: RunConfig
     tokenizer: Tokenizer
     step: int  # training steps done
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the tokens of the model stand for text."""
+        data = self.config.data
+        return data.source != "task" or data.task.name in BYTE_TASKS
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether the tokens of the model are bytes."""
+        return self.reads_text and self.config.data.tokenizer == "bytes"
 
 
 def load_trained(run_dir: str | Path) -> TrainedModel:
@@ -65,3 +79,27 @@ def load_trained(run_dir: str | Path) -> TrainedModel:
         tokenizer=load_tokenizer(config.data.tokenizer),
         step=restored.step,
     )
+
+
+def load_reader(run_dir: str | Path) -> TrainedModel:
+    """`load_trained` of a model that reads text.
+
+    Args:
+        run_dir: The folder of the run.
+
+    Returns:
+        The model on the first device, ready for use.
+
+    Raises:
+        CheckpointError: If the folder holds no usable checkpoint, or the tokens of its
+            model stand for no text.
+        DataError: If the tokenizer of the run cannot be loaded.
+    """
+    trained = load_trained(run_dir)
+    if not trained.reads_text:
+        raise CheckpointError(
+            f"the model of {run_dir} was trained on data.task.name = "
+            f'"{trained.config.data.task.name}", whose tokens stand for no text. Use '
+            "scripts/evaluate.py, or a run that was trained on text."
+        )
+    return trained
