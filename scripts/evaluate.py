@@ -8,7 +8,7 @@ import click
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation import Measurement, measure
-from titans_eqx.training import use_all_cpu_cores
+from titans_eqx.training import keep_compiled_programs, use_all_cpu_cores
 
 
 @click.command()
@@ -66,6 +66,7 @@ def main(
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
     try:
         use_all_cpu_cores()
+        keep_compiled_programs()
         measure(
             run_dir,
             Measurement(

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
+from titans_eqx.training import keep_compiled_programs
 from titans_eqx.training.trained import TrainedModel, load_reader
 
 
@@ -48,6 +49,7 @@ def main(
 ) -> None:
     """Read a prompt and go on from it; --session remembers it for the next time."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
+    keep_compiled_programs()
     try:
         if interactive and (prompt is not None or prompt_file is not None):
             raise UserError(

@@ -8,7 +8,7 @@ import click
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.sweep import suite, sweep
-from titans_eqx.training import use_all_cpu_cores
+from titans_eqx.training import keep_compiled_programs, use_all_cpu_cores
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -42,6 +42,7 @@ def main(
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
     try:
         use_all_cpu_cores()
+        keep_compiled_programs()
         cases = suite(suite_name, CONFIGS, overrides)
         names = [case.name for case in cases]
         for name in only:

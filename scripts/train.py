@@ -7,7 +7,13 @@ import click
 
 from titans_eqx.config import load_config, to_toml
 from titans_eqx.errors import UserError
-from titans_eqx.training import describe, prepare, train, use_all_cpu_cores
+from titans_eqx.training import (
+    describe,
+    keep_compiled_programs,
+    prepare,
+    train,
+    use_all_cpu_cores,
+)
 
 
 @click.command()
@@ -44,6 +50,7 @@ def main(
             click.echo(to_toml(config), nl=False)
             return
         use_all_cpu_cores()
+        keep_compiled_programs()
         if dry_run:
             click.echo("\n".join(describe(prepare(config, abstract=True))))
             return

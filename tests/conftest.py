@@ -5,6 +5,7 @@ Nothing here may import `titans_eqx` at top level: the hook that checks shapes
 """
 
 import os
+from pathlib import Path
 
 N_DEVICES = 4
 
@@ -22,6 +23,14 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 from collections.abc import Callable, Iterator  # noqa: E402
 
+# Workers, the scripts they start and the next run share what was compiled: the second
+# run of the suite takes a third of the time of the first.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
 import jax  # noqa: E402
 import jax.random as jr  # noqa: E402
 import pytest  # noqa: E402
@@ -34,6 +43,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation makes the first example slow, and a rerun should try the same examples.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
+
+
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_mappings() -> Iterator[None]:
+    """Forget what was compiled before Linux runs out of mappings for it.
+
+    A process may hold 65,530 memory mappings; each compiled function takes several, and
+    a worker that runs half of this suite comes to 50,000: then the compiler dies with
+    a signal, in whatever test is running.
+    """
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

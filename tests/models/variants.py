@@ -18,8 +18,12 @@ MAC: dict[str, ModelConfig] = {
 }
 OTHERS: dict[str, ModelConfig] = {
     "mag": small_config(variant="mag", attention={"persistent_in_memory": True}),
-    "mal": small_config(variant="mal"),
-    "lmm": small_config(variant="lmm"),
+    "mal": small_config(
+        variant="mal", memory={"decay": "channel", "conv_taps": 1, "layers": [1]}
+    ),
+    "lmm": small_config(
+        variant="lmm", memory={"gates": "per_head", "use_momentum": False}
+    ),
     "transformer": small_config(variant="transformer"),
 }
 ALL = {**MAC, **OTHERS}

@@ -55,15 +55,6 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Callable:
     return make
 
 
-@pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Equal programs of several runs are compiled once."""
-    folder = tmp_path_factory.mktemp("compiled")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
 @pytest.fixture(scope="module")
 def optax_promotion() -> Iterator[None]:
     """Let integers and reals mix, as optax's own arithmetic does."""
@@ -92,7 +83,7 @@ def double_precision() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def train_quietly(compile_cache: Path) -> Callable[..., str]:
+def train_quietly() -> Callable[..., str]:
     """A function that trains and returns what it printed."""
 
     def run(config: Any, folder: Path, **options: Any) -> str:

@@ -46,7 +46,7 @@ class TaskConfig(Section):
     )
     needle: Literal["passkey", "number", "word"] = Field(
         default="passkey",
-        description="a number in noise, a number in text, or a code in text",
+        description="a number in noise, or a number or code in the haystack",
     )
     n_digits: int = Field(default=7, ge=1, le=18, description="digits of a number")
     depth: float = Field(
@@ -56,7 +56,7 @@ class TaskConfig(Section):
         description="where the needle lies, 0 = first, 1 = last; -1 = anywhere",
     )
     haystack: str = Field(
-        default="", description="file of the needle's text; empty = noise sentences"
+        default="", description="file of the text to hide in; empty = noise sentences"
     )
     train_rows: int = Field(
         default=1_000_000, ge=1, description="different training sequences"

@@ -1,6 +1,7 @@
 """Which task a config names: the only place where a name becomes a task."""
 
 from titans_eqx.config import TaskConfig
+from titans_eqx.data.errors import DataError
 from titans_eqx.data.synthetic import (
     Compression,
     FuzzyRecall,
@@ -50,6 +51,11 @@ def build_task(config: TaskConfig) -> Task:
         case "memorization":
             return Memorization(vocab_size=vocab_size)
         case "needle":
+            if config.needle != "passkey" and not config.haystack:
+                raise DataError(
+                    f'data.task.needle = "{config.needle}" hides its needle in a text: '
+                    'name its file in data.task.haystack, or use "passkey"'
+                )
             return Needle(
                 needle=config.needle,
                 n_digits=config.n_digits,

@@ -10,6 +10,7 @@ import click
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.inspection import inspect_text, records
 from titans_eqx.evaluation.plots import plot_inspection, require_plots
+from titans_eqx.training import keep_compiled_programs
 from titans_eqx.training.trained import load_reader
 
 
@@ -29,6 +30,7 @@ def main(run_dir: Path, text: Path, out: Path | None, no_picture: bool) -> None:
     alpha, eta, theta and memory norm of each head) and picture.png.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of its defaults
+    keep_compiled_programs()
     try:
         inspect(
             run_dir, text, out or run_dir / "inspection" / text.stem, not no_picture

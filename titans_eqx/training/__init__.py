@@ -1,5 +1,8 @@
 """Training: from a config to a run folder."""
 
+from titans_eqx.training.compiled import (
+    keep_compiled_programs as keep_compiled_programs,
+)
 from titans_eqx.training.loop import train as train
 from titans_eqx.training.mesh import use_all_cpu_cores as use_all_cpu_cores
 from titans_eqx.training.setup import prepare as prepare

@@ -248,5 +248,7 @@ def test_a_haystack_comes_from_a_file(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"hay\.txt is empty"):
         build_task(TaskConfig(name="needle", haystack=str(path)))
+    with pytest.raises(DataError, match=r'"number" hides its needle in a text: .*file'):
+        build_task(TaskConfig(name="needle", needle="number"))
     with pytest.raises(DataError, match=r"cannot read data.task.haystack .*none"):
         build_task(TaskConfig(name="needle", haystack=str(tmp_path / "none")))

@@ -1,0 +1,36 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+COMPILE = """
+from titans_eqx.training import keep_compiled_programs
+keep_compiled_programs()
+import jax
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+print(jax.config.jax_compilation_cache_dir)
+jax.jit(lambda x: x + 1)(1.0)
+"""
+
+
+@pytest.mark.parametrize("asked", [None, "mine"])
+def test_programs_are_kept_for_this_host_or_where_the_user_says(tmp_path, asked):
+    env = dict(os.environ, XDG_CACHE_HOME=str(tmp_path / "caches"))
+    del env["JAX_COMPILATION_CACHE_DIR"]
+    if asked is not None:
+        env["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / asked)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (kept,) = (
+        (tmp_path / "caches" / "titans_eqx").iterdir()
+        if asked is None
+        else [tmp_path / asked]
+    )
+    assert done.stdout.strip() == str(kept)
+    assert any(kept.iterdir())

@@ -1,0 +1,22 @@
+"""Compiled programs outlive the process, so that a second start is fast."""
+
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def keep_compiled_programs() -> None:
+    """Keep what takes long to compile in the user's cache folder.
+
+    `$XDG_CACHE_HOME/titans_eqx/<host>`, `~/.cache` without that variable: a folder for
+    each host, because a program for one CPU need not run on another that shares the
+    home. An explicit setting of the user (`JAX_COMPILATION_CACHE_DIR`) wins. A folder
+    that cannot be written is a warning of jax, not an error.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = caches / "titans_eqx" / platform.node()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
