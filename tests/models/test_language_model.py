@@ -96,7 +96,7 @@ def streamed(request):
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=st.lists(st.sampled_from([1, 2, 6]), min_size=2, max_size=10))
+@given(pieces=st.lists(st.sampled_from([1, 6]), min_size=2, max_size=10))
 def test_a_stream_in_any_pieces_gives_the_logits_of_the_whole(x64, streamed, pieces):
     model, ids, (whole, _) = streamed
     state, start = model.init_state(), 0
@@ -109,15 +109,15 @@ def test_a_stream_in_any_pieces_gives_the_logits_of_the_whole(x64, streamed, pie
 
 
 def test_in_single_precision_pieces_differ_by_rounding_only(streamed):
-    model, ids, _ = streamed
+    model, ids, (whole, _) = streamed
     single = jax.tree.map(
         lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
     )
-    whole, _ = call(single, jnp.asarray(ids), None)
-    _, state = call(single, jnp.asarray(ids[:6]), single.init_state())
-    last, _ = call(single, jnp.asarray(ids[6:]), state)
+    first, state = call(single, jnp.asarray(ids[:6]), single.init_state())
+    second, _ = call(single, jnp.asarray(ids[6:12]), state)
     # Logits are of order one; chunks of a few tokens add up few roundings.
-    np.testing.assert_allclose(last, whole[6:], rtol=0, atol=1e-4)
+    pieces = np.concatenate([first, second])
+    np.testing.assert_allclose(pieces, whole[:12], rtol=0, atol=1e-4)
 
 
 def test_token_by_token_gives_the_logits_and_the_state_of_the_whole(x64, streamed):
