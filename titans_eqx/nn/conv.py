@@ -76,7 +76,8 @@ class CausalConv(eqx.Module):
         length = x.shape[0]
         y = jnp.zeros_like(x)
         for tap in range(self.taps):
-            y = y + self.kernel[tap][None, :] * extended[tap : tap + length]
+            rows = jnp.ones((length, 1), x.dtype) @ self.kernel[tap][None, :]
+            y = y + rows * extended[tap : tap + length]
         carried = jax.lax.dynamic_slice_in_dim(extended, span.stop, self.taps - 1)
         return y, carried
 
