@@ -51,8 +51,7 @@ def main(
                     f"--only {name!r} is no run of the suite, which has "
                     f"{', '.join(names)}."
                 )
-        chosen = [case for case in cases if not only or case.name in only]
-        sweep(chosen, out, with_picture=not no_picture)
+        sweep(cases, out, only=only, with_picture=not no_picture)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

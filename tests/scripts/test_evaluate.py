@@ -84,7 +84,7 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and reals
         first = run(sweep.main, *arguments, "--only", "lmm")
         assert first.exit_code == 0, first.output
-        second = run(sweep.main, *arguments, "--only", "lmm", "--only", "transformer")
+        second = run(sweep.main, *arguments, "--only", "transformer")
         assert second.exit_code == 0, second.output
     assert "nothing to do" in second.output
     table = json.loads((tmp_path / "table.json").read_text())

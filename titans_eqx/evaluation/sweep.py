@@ -5,7 +5,7 @@ same command.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -91,12 +91,16 @@ def suite(name: str, configs: Path, overrides: Sequence[str] = ()) -> list[Case]
     ]
 
 
-def sweep(cases: Sequence[Case], out: Path, *, with_picture: bool) -> None:
-    """Train and measure every run, and write `table.json` and `picture.png`.
+def sweep(
+    cases: Sequence[Case], out: Path, *, only: Collection[str] = (), with_picture: bool
+) -> None:
+    """Train and measure runs, and write `table.json` and `picture.png`.
 
     Args:
         cases: The runs.
         out: Folder with a folder for each run.
+        only: Names of the runs to do; empty for all. What earlier sweeps finished of
+            the others is shown too.
         with_picture: Whether to draw.
 
     Raises:
@@ -108,6 +112,12 @@ def sweep(cases: Sequence[Case], out: Path, *, with_picture: bool) -> None:
     for case in cases:
         config = load_config(case.config, case.overrides)
         run_dir = out / case.name.replace(" ", "-")
+        evaluated = (
+            run_dir / "evaluation" / f"{case.measurement.name}-at-{config.train.steps}"
+        )
+        is_measured = (evaluated / results.RESULTS).exists()
+        if only and case.name not in only and not is_measured:
+            continue
         try:
             train(config, run_dir)
         except DivergedError as error:
@@ -117,10 +127,7 @@ def sweep(cases: Sequence[Case], out: Path, *, with_picture: bool) -> None:
         if trained.step < config.train.steps:
             return  # interrupted; the run has said so
         _check_same(config, trained, run_dir)
-        evaluated = (
-            run_dir / "evaluation" / f"{case.measurement.name}-at-{trained.step}"
-        )
-        if not (evaluated / results.RESULTS).exists():
+        if not is_measured:
             measure(run_dir, case.measurement, evaluated, with_picture=with_picture)
         text = (evaluated / results.RESULTS).read_text(encoding="utf-8")
         rows = json.loads(text)["table"]
