@@ -130,6 +130,15 @@ def test_token_by_token_gives_the_logits_and_the_state_of_the_whole(x64, streame
     assert_close(state, last)
 
 
+def test_layers_apart_step_as_the_stack_does(x64, streamed):
+    model, ids, (_, state) = streamed
+    token = jnp.asarray(ids[0])
+    apart, parts = model.apart(), model.split_state(state)
+    assert len(parts) == len(apart.stacks) == sum(s.n_repeats for s in model.stacks)
+    logits, parts = step(apart, token, parts)
+    assert_close((logits, model.join_state(parts)), step(model, token, state))
+
+
 @pytest.mark.parametrize("n_tokens", [1, 3])
 def test_less_than_a_segment_is_the_start_of_the_whole(x64, streamed, n_tokens):
     model, ids, (whole, _) = streamed

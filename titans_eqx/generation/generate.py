@@ -148,14 +148,19 @@ def extend(
     Returns:
         The tokens, the prediction of the next one, and the state after them.
     """
+    # Neither weights nor states are copied out of their stacks at every token.
+    apart = model.apart()
 
     def body(carry: _Carry, key: PRNGKeyArray) -> tuple[_Carry, Int[Array, ""]]:
         logits, state, last, is_over = carry
         token = jnp.where(is_over, last, sampling(logits, key=key))
-        new_logits, new_state = model.step(token, state)
-        logits, state = select(is_over, (logits, state), (new_logits, new_state))
+        new = apart.step(token, state)
+        if sampling.stop_tokens:  # else never over, and choosing would copy the state
+            new = select(is_over, (logits, state), new)
+        logits, state = new
         return (logits, state, token, is_over | sampling.is_stop(token)), token
 
+    state = model.split_state(state)
     start = (logits, state, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     (logits, state, _, _), tokens = scan(body, start, jr.split(key, n_tokens))
-    return tokens, logits, state
+    return tokens, logits, model.join_state(state)

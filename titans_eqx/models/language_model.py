@@ -9,7 +9,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from titans_eqx.config import ModelConfig
 from titans_eqx.models.kinds import layer_kinds
-from titans_eqx.models.stack import LayerStack, Visit, group_layers
+from titans_eqx.models.stack import (
+    LayerStack,
+    Visit,
+    group_layers,
+    join_repeats,
+    split_repeats,
+)
 
 # Small beside what the layers add, or a tied head would start by predicting its own
 # input.
@@ -110,6 +116,40 @@ class TitansLM(eqx.Module):
             x, kept = stack.walk(visit, x, stack_states)
             after.append(kept)
         return x, tuple(after)
+
+    def apart(self) -> "TitansLM":
+        """The same model with each layer in a stack of its own.
+
+        For loops over tokens: a step then reads the weights where they lie. Its states
+        are those of `split_state`.
+        """
+        layers = tuple(layer for stack in self.stacks for layer in stack.apart())
+        return eqx.tree_at(lambda model: model.stacks, self, layers)
+
+    def split_state(self, state: ModelState) -> ModelState:
+        """A state of this model as one of `apart()`.
+
+        Args:
+            state: A state, stacked as this model's layers are.
+
+        Returns:
+            The same state, an entry for each layer.
+        """
+        return tuple(part for stacked in state for part in split_repeats(stacked))
+
+    def join_state(self, state: ModelState) -> ModelState:
+        """The inverse of `split_state`.
+
+        Args:
+            state: A state of `apart()`.
+
+        Returns:
+            The same state, stacked as this model's layers are.
+        """
+        parts = iter(state)
+        return tuple(
+            join_repeats([next(parts) for _ in stack.apart()]) for stack in self.stacks
+        )
 
     def embed(self, token: Int[Array, ""]) -> Float[Array, " d_model"]:
         """The stream at a token, before the first layer."""

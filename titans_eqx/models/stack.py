@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -12,6 +14,8 @@ from titans_eqx.config import ModelConfig
 from titans_eqx.models.block import Block
 from titans_eqx.models.kinds import LayerKind, build_block
 from titans_eqx.nn.varying import scan
+
+Tree = TypeVar("Tree", bound=PyTree)
 
 Visit: TypeAlias = Callable[[Block, Array, PyTree], tuple[Array, PyTree]]
 """What is done at each layer: (block, stream, state) to (stream, what is kept)."""
@@ -21,8 +25,6 @@ class LayerStack(eqx.Module):
     """A short pattern of blocks, repeated; each block is stacked over repeats."""
 
     pattern: tuple[Block, ...]  # leading axis of every array: repeats
-
-    n_repeats: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -40,12 +42,16 @@ class LayerStack(eqx.Module):
             config: Sizes and options of the model.
             key: Random key.
         """
-        self.n_repeats = n_repeats
         keys = jr.split(key, (len(kinds), n_repeats))
         self.pattern = tuple(
             eqx.filter_vmap(partial(_build_block, kind, config))(ks)
             for kind, ks in zip(kinds, keys, strict=True)
         )
+
+    @property
+    def n_repeats(self) -> int:
+        """How often the pattern is applied."""
+        return jax.tree.leaves(eqx.filter(self.pattern, eqx.is_array))[0].shape[0]
 
     def init_state(self) -> PyTree[Array]:
         """The states of all layers, stacked over repeats, before the first token."""
@@ -109,7 +115,53 @@ class LayerStack(eqx.Module):
                 after.append(kept)
             return x, tuple(after)
 
-        return scan(body, x, (arrays, states or no_states))
+        xs = (arrays, states or no_states)
+        if self.n_repeats == 1:
+            x, kept = body(x, jax.tree.map(lambda leaf: leaf[0], xs))
+            return x, jax.tree.map(lambda leaf: leaf[None], kept)
+        return scan(body, x, xs)
+
+    def apart(self) -> tuple["LayerStack", ...]:
+        """The same layers, each a stack of its own.
+
+        Slicing a layer out of a stack copies its weights; a loop over tokens should do
+        that once, before it starts.
+        """
+        return tuple(
+            eqx.tree_at(lambda stack: stack.pattern, self, pattern)
+            for pattern in split_repeats(self.pattern)
+        )
+
+
+def split_repeats(tree: Tree) -> tuple[Tree, ...]:
+    """Take a pattern, or its states, apart.
+
+    Args:
+        tree: Arrays stacked over repeats.
+
+    Returns:
+        One tree for each repeat, with a leading axis of 1.
+    """
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    n_repeats = jax.tree.leaves(arrays)[0].shape[0]
+    # `split` keeps the leading axis, as a stack of one layer has it.
+    leaves, structure = jax.tree.flatten(arrays)
+    parts = zip(*(jnp.split(x, n_repeats) for x in leaves), strict=True)
+    return tuple(
+        eqx.combine(jax.tree.unflatten(structure, part), rest) for part in parts
+    )
+
+
+def join_repeats(trees: Sequence[Tree]) -> Tree:
+    """The inverse of `split_repeats`, for states.
+
+    Args:
+        trees: States of one repeat each.
+
+    Returns:
+        The states stacked over repeats.
+    """
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees)
 
 
 def group_layers(
