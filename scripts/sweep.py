@@ -8,7 +8,11 @@ import click
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.sweep import suite, sweep
-from titans_eqx.training import keep_compiled_programs, use_all_cpu_cores
+from titans_eqx.training import (
+    keep_compiled_programs,
+    use_all_cpu_cores,
+    use_huge_pages,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -51,6 +55,7 @@ def main(
                     f"--only {name!r} is no run of the suite, which has "
                     f"{', '.join(names)}."
                 )
+        use_huge_pages()
         sweep(cases, out, only=only, with_picture=not no_picture)
     except UserError as error:
         click.echo(f"error: {error}", err=True)

@@ -13,6 +13,7 @@ from titans_eqx.training import (
     prepare,
     train,
     use_all_cpu_cores,
+    use_huge_pages,
 )
 
 
@@ -54,6 +55,7 @@ def main(
         if dry_run:
             click.echo("\n".join(describe(prepare(config, abstract=True))))
             return
+        use_huge_pages()
         run_dir = run_dir or _default_run_dir(config_path)
         train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
     except UserError as error:

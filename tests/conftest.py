@@ -9,9 +9,10 @@ from pathlib import Path
 
 N_DEVICES = 4
 
-# Both must stand before the first `import jax` of the process; the values also reach
+# All must stand before the first `import jax` of the process; the values also reach
 # the subprocesses that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TITANS_EQX_HUGE_PAGES"] = "0"  # nothing may start pytest again
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

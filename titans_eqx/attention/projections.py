@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.rope import rotate
 
 
@@ -73,17 +74,17 @@ class AttentionHeads(eqx.Module):
         self, x: Float[Array, "seq d_model"]
     ) -> Float[Array, "seq heads d_head"]:
         """Queries of each head."""
-        return self._split(jax.vmap(self.query_projection)(x))
+        return self._split(linear_rows(self.query_projection, x))
 
     def keys(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
         """Keys of each head."""
-        return self._split(jax.vmap(self.key_projection)(x))
+        return self._split(linear_rows(self.key_projection, x))
 
     def values(
         self, x: Float[Array, "seq d_model"]
     ) -> Float[Array, "seq heads d_head"]:
         """Values of each head."""
-        return self._split(jax.vmap(self.value_projection)(x))
+        return self._split(linear_rows(self.value_projection, x))
 
     def rotate(
         self, x: Float[Array, "seq heads d_head"], positions: Int[Array, " seq"]
@@ -132,7 +133,8 @@ class AttentionHeads(eqx.Module):
         self, y: Float[Array, "seq heads d_head"]
     ) -> Float[Array, "seq d_model"]:
         """Join the heads and project back to the stream."""
-        return jax.vmap(self.output_projection)(y.reshape(y.shape[0], self.d_model))
+        y = y.reshape(y.shape[0], self.d_model)
+        return linear_rows(self.output_projection, y)
 
     def _split(
         self, x: Float[Array, "seq d_model"]

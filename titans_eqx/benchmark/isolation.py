@@ -18,6 +18,7 @@ from rich.status import Status
 from titans_eqx.benchmark.case import Case
 from titans_eqx.benchmark.timing import by_turns
 from titans_eqx.errors import UserError
+from titans_eqx.training.huge_pages import with_huge_pages
 
 OURS: Final = (sys.executable, "-m", "titans_eqx.benchmark.worker")
 SECONDS_TO_END: Final = 10
@@ -214,7 +215,7 @@ def working_on(*cases: Case) -> Status:
 def _environment() -> dict[str, str]:
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {
+    return with_huge_pages(os.environ) | {
         "PYTHONPATH": os.pathsep.join(paths),
         # Several workers share an accelerator, and its peak memory should be what was
         # needed.

@@ -25,6 +25,7 @@ from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs
 from titans_eqx.memory.surprise import surprise_factors
+from titans_eqx.nn.recompute import keep
 
 
 class ChunkFactors(eqx.Module):
@@ -131,12 +132,12 @@ class Chunk(eqx.Module):
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
             seen = factors.seen[layer]
-            scores = _decayed_scores(x, layer_inputs[layer], seen.written)
+            scores = keep(_decayed_scores(x, layer_inputs[layer], seen.written))
             y = (seen.kept.T * x) @ weights[layer] - scores @ steps[layer]
             y = y + (seen.pushed.T * x) @ momentum[layer]
-            if target is None:
-                return y
-            return y + ((1 - seen.kept.T) * x) @ target[layer]
+            if target is not None:
+                y = y + ((1 - seen.kept.T) * x) @ target[layer]
+            return keep(y)
 
         reads = net.forward(linear, inputs.queries)
         new_weights, new_momentum = [], []

@@ -19,6 +19,7 @@ from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.recurrent import decay_target
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs, MemoryState
+from titans_eqx.nn.recompute import recomputed
 from titans_eqx.nn.span import Span
 from titans_eqx.nn.varying import scan
 
@@ -143,7 +144,7 @@ class _ChunkScan(eqx.Module):
         chunks = self.split(inputs, Span.whole(n_slots))
         numbers = chunks_read + _count(n_slots // self.chunk_len)
 
-        @jax.checkpoint
+        @recomputed
         def body(carry, xs):
             weights, momentum = carry
             chunk, number = xs
@@ -178,7 +179,7 @@ class _ChunkScan(eqx.Module):
         is_full = (ends > span.start) & (ends <= span.stop)
         numbers = chunks_read + jnp.cumsum(is_full, dtype=jnp.int32)
 
-        @jax.checkpoint
+        @recomputed
         def body(carry, xs):
             anchor, weights, momentum = carry
             chunk, is_full, number = xs

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.nn.norm import standardize
+from titans_eqx.nn.recompute import keep
 
 LinearMap: TypeAlias = Callable[
     [int, Float[Array, "*rows d_in"]], Float[Array, "*rows d_out"]
@@ -60,7 +61,7 @@ class AbstractMemoryNet(eqx.Module):
         Returns:
             What the memory holds for each query.
         """
-        return self.forward(lambda layer, rows: rows @ weights[layer], x)
+        return self.forward(lambda layer, rows: keep(rows @ weights[layer]), x)
 
     def init(self, key: PRNGKeyArray) -> MemoryWeights:
         """Draw M_0.

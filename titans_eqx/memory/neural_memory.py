@@ -26,6 +26,7 @@ from titans_eqx.memory.recurrent import scan_tokens
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs, MemoryState, at_least_float32
 from titans_eqx.nn.conv import ConvProjection
+from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.norm import unit_norm
 from titans_eqx.nn.span import Span
 
@@ -296,5 +297,5 @@ class NeuralMemory(eqx.Module):
         self, x: Float[Array, "slots d_model"], reads: Float[Array, "slots heads d"]
     ) -> Float[Array, "slots d_model"]:
         reads = jax.vmap(jax.vmap(self.read_norm))(reads.astype(x.dtype))
-        gate = jax.nn.silu(jax.vmap(self.output_gate)(x))
-        return jax.vmap(self.output_projection)(reads.reshape(x.shape) * gate)
+        gate = jax.nn.silu(linear_rows(self.output_gate, x))
+        return linear_rows(self.output_projection, reads.reshape(x.shape) * gate)

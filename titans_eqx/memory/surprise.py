@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.nn.recompute import keep
 from titans_eqx.nn.varying import vary_like
 
 
@@ -70,7 +71,7 @@ def surprise_factors(
 
         def linear(layer: int, x: Array) -> Array:
             layer_inputs.append(x)
-            return x @ anchor[layer] + zeros[layer]
+            return keep(x @ anchor[layer] + zeros[layer])
 
         error = net.forward(linear, keys) - values
         return 0.5 * jnp.sum(jnp.square(error)), tuple(layer_inputs)
@@ -80,4 +81,5 @@ def surprise_factors(
     )
     zeros = vary_like(zeros, (anchor, keys, values))
     gradients, layer_inputs = jax.grad(loss, has_aux=True)(zeros)
+    gradients = tuple(keep(g) for g in gradients)
     return layer_inputs, gradients

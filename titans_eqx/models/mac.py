@@ -29,6 +29,7 @@ from titans_eqx.memory.boundary import select
 from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
 from titans_eqx.models.block import AbstractMemoryMixer
 from titans_eqx.nn.gates import StreamGate
+from titans_eqx.nn.recompute import recomputed
 from titans_eqx.nn.span import Span
 from titans_eqx.nn.varying import scan
 
@@ -154,9 +155,7 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         chunk_len = self.memory.chunk_len
         first_slots = jnp.arange(n_segments, dtype=jnp.int32) * self.segment_len
 
-        # Recomputed in the backward pass: the traffic of saving costs more than the
-        # work.
-        @jax.checkpoint
+        @recomputed
         def body(
             state: MACState, segment: tuple[Float[Array, "segment d_model"], Array]
         ) -> tuple[MACState, Float[Array, "segment d_model"]]:
@@ -177,8 +176,12 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         state: MACState,
         chunks_read: Int[Array, ""],
     ) -> tuple[Float[Array, "segment d_model"], MACState]:
+        # Equal at a segment's start; naming one spares the backward pass a copy of all
+        # weights for each segment.
+        running = state.memory.memory.weights
+        weights = running if span.is_whole else state.segment_weights
         memories, query_inputs = self.memory.retrieve(
-            x, span, state.segment_weights, state.query_inputs
+            x, span, weights, state.query_inputs
         )
         y, cache = self.attention(x, memories, span, state.cache)
         written = jax.vmap(self.write_norm)(x + y)

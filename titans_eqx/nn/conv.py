@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.span import Span
 
 
@@ -120,5 +121,5 @@ class ConvProjection(eqx.Module):
         Returns:
             Projections, and what the convolution keeps for the tokens after.
         """
-        y, carried = self.conv(jax.vmap(self.linear)(x), carried, span)
+        y, carried = self.conv(linear_rows(self.linear, x), carried, span)
         return jax.nn.silu(y), carried

@@ -3,6 +3,7 @@
 from titans_eqx.training.compiled import (
     keep_compiled_programs as keep_compiled_programs,
 )
+from titans_eqx.training.huge_pages import use_huge_pages as use_huge_pages
 from titans_eqx.training.loop import train as train
 from titans_eqx.training.mesh import use_all_cpu_cores as use_all_cpu_cores
 from titans_eqx.training.setup import prepare as prepare

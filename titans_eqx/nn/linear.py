@@ -1,0 +1,22 @@
+"""Bias-free linear maps over rows."""
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+
+def linear_rows(
+    linear: eqx.nn.Linear, x: Float[Array, "*rows d_in"]
+) -> Float[Array, "*rows d_out"]:
+    """`jax.vmap(linear)(x)`, with rows as rows of the product.
+
+    Under `vmap` the product is `W x` and rows become its columns, which costs a
+    transposition before and after it.
+
+    Args:
+        linear: A map without bias.
+        x: Any number of rows.
+
+    Returns:
+        The mapped rows.
+    """
+    return x @ linear.weight.T
