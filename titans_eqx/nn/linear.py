@@ -1,16 +1,17 @@
 """Bias-free linear maps over rows."""
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
 
 def linear_rows(
-    linear: eqx.nn.Linear, x: Float[Array, "*rows d_in"]
-) -> Float[Array, "*rows d_out"]:
+    linear: eqx.nn.Linear, x: Float[Array, "rows d_in"]
+) -> Float[Array, "rows d_out"]:
     """`jax.vmap(linear)(x)`, with rows as rows of the product.
 
     Under `vmap` the product is `W x` and rows become its columns, which costs a
-    transposition before and after it.
+    transposition before and after it. A single row has none, and is faster so.
 
     Args:
         linear: A map without bias.
@@ -19,4 +20,4 @@ def linear_rows(
     Returns:
         The mapped rows.
     """
-    return x @ linear.weight.T
+    return jax.vmap(linear)(x) if x.shape[0] == 1 else x @ linear.weight.T
