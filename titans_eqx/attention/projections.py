@@ -96,8 +96,8 @@ class AttentionHeads(eqx.Module):
         self,
         queries: Float[Array, "q_seq heads d_head"],
         positions: Int[Array, " q_seq"],
-        keys: Float[Array, "kv_seq heads d_head"],
-        values: Float[Array, "kv_seq heads d_head"],
+        keys: Float[Array, "heads kv_seq d_head"],
+        values: Float[Array, "heads kv_seq d_head"],
         is_visible: Bool[Array, "q_seq kv_seq"],
     ) -> Float[Array, "q_seq heads d_head"]:
         """Softmax attention over [persistent tokens | keys].
@@ -117,17 +117,17 @@ class AttentionHeads(eqx.Module):
         """
         prefix_keys, prefix_values = (
             self.keys(self.persistent_tokens),
-            self.values(self.persistent_tokens),
+            heads_first(self.values(self.persistent_tokens)),
         )
         prefix_scores = jnp.einsum("qhd,khd->hqk", queries, prefix_keys)
-        scores = jnp.einsum("qhd,khd->hqk", self.rotate(queries, positions), keys)
+        scores = jnp.einsum("qhd,hkd->hqk", self.rotate(queries, positions), keys)
         scores = jnp.where(is_visible[None, :, :], scores, -jnp.inf)
         scores = jnp.concatenate([prefix_scores, scores], axis=-1)
         scores = scores * self.d_head**-0.5
         wide = scores.astype(jnp.float32) if scores.dtype.itemsize < 4 else scores
         weights = jax.nn.softmax(wide, axis=-1).astype(values.dtype)
-        all_values = jnp.concatenate([prefix_values, values])
-        return jnp.einsum("hqk,khd->qhd", weights, all_values)
+        all_values = jnp.concatenate([prefix_values, values], axis=1)
+        return jnp.einsum("hqk,hkd->qhd", weights, all_values)
 
     def output(
         self, y: Float[Array, "seq heads d_head"]
@@ -140,3 +140,10 @@ class AttentionHeads(eqx.Module):
         self, x: Float[Array, "seq d_model"]
     ) -> Float[Array, "seq heads d_head"]:
         return x.reshape(x.shape[0], self.n_heads, self.d_head)
+
+
+def heads_first(
+    x: Float[Array, "seq heads d_head"],
+) -> Float[Array, "heads seq d_head"]:
+    """The layout of keys and values in products, one matrix for each head."""
+    return jnp.swapaxes(x, 0, 1)

@@ -14,17 +14,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from titans_eqx.attention.projections import AttentionHeads
+from titans_eqx.attention.projections import AttentionHeads, heads_first
 from titans_eqx.nn.span import Span
 
 
 class SegmentCache(eqx.Module):
-    """Rotated keys, and values, of the current segment; slots to come are zero."""
+    """Rotated keys, and values, of the current segment; slots to come are zero.
 
-    token_keys: Float[Array, "segment heads d_head"]
-    token_values: Float[Array, "segment heads d_head"]
-    memory_keys: Float[Array, "segment heads d_head"]
-    memory_values: Float[Array, "segment heads d_head"]
+    Laid out as the products need them, or each decoded token would transpose them all.
+    """
+
+    token_keys: Float[Array, "heads segment d_head"]
+    token_values: Float[Array, "heads segment d_head"]
+    memory_keys: Float[Array, "heads segment d_head"]
+    memory_values: Float[Array, "heads segment d_head"]
 
 
 class SegmentAttention(eqx.Module):
@@ -59,7 +62,7 @@ class SegmentAttention(eqx.Module):
 
     def init_state(self) -> SegmentCache:
         """An empty segment."""
-        shape = (self.segment_len, self.heads.n_heads, self.heads.d_head)
+        shape = (self.heads.n_heads, self.segment_len, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
         return SegmentCache(empty, empty, empty, empty)
 
@@ -83,7 +86,7 @@ class SegmentAttention(eqx.Module):
             in.
         """
         slots = jnp.arange(span.length, dtype=jnp.int32)
-        cache = span.overlay(self._entries(x, memories, slots), cache)
+        cache = jax.vmap(span.overlay)(self._entries(x, memories, slots), cache)
         return self._attend(x, slots, cache), cache
 
     def step(
@@ -107,7 +110,7 @@ class SegmentAttention(eqx.Module):
         rows, slots = x[None, :], slot[None]
         entry = self._entries(rows, memory[None, :], slots)
         cache = jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, slot, 0),
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, slot, 1),
             cache,
             entry,
         )
@@ -121,10 +124,10 @@ class SegmentAttention(eqx.Module):
     ) -> SegmentCache:
         heads = self.heads
         return SegmentCache(
-            token_keys=heads.rotate(heads.keys(x), slots),
-            token_values=heads.values(x),
-            memory_keys=heads.rotate(heads.keys(memories), slots),
-            memory_values=heads.values(memories),
+            token_keys=heads_first(heads.rotate(heads.keys(x), slots)),
+            token_values=heads_first(heads.values(x)),
+            memory_keys=heads_first(heads.rotate(heads.keys(memories), slots)),
+            memory_values=heads_first(heads.values(memories)),
         )
 
     def _attend(
@@ -138,8 +141,8 @@ class SegmentAttention(eqx.Module):
         y = self.heads.attend(
             self.heads.queries(x),
             slots,
-            jnp.concatenate([cache.memory_keys, cache.token_keys]),
-            jnp.concatenate([cache.memory_values, cache.token_values]),
+            jnp.concatenate([cache.memory_keys, cache.token_keys], axis=1),
+            jnp.concatenate([cache.memory_values, cache.token_values], axis=1),
             jnp.concatenate([is_past, is_past], axis=1),
         )
         return self.heads.output(y)

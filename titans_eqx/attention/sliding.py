@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from titans_eqx.attention.projections import AttentionHeads
+from titans_eqx.attention.projections import AttentionHeads, heads_first
 
 
 class WindowCache(eqx.Module):
@@ -149,7 +149,7 @@ class SlidingAttention(eqx.Module):
         return self.heads.attend(
             queries,
             query_rows,
-            self.heads.rotate(keys, key_rows),
-            values,
+            heads_first(self.heads.rotate(keys, key_rows)),
+            heads_first(values),
             is_visible,
         )
