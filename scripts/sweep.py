@@ -55,7 +55,7 @@ def main(
                     f"--only {name!r} is no run of the suite, which has "
                     f"{', '.join(names)}."
                 )
-        use_huge_pages()
+        use_huge_pages(__file__)
         sweep(cases, out, only=only, with_picture=not no_picture)
     except UserError as error:
         click.echo(f"error: {error}", err=True)

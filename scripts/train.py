@@ -55,7 +55,7 @@ def main(
         if dry_run:
             click.echo("\n".join(describe(prepare(config, abstract=True))))
             return
-        use_huge_pages()
+        use_huge_pages(__file__)
         run_dir = run_dir or _default_run_dir(config_path)
         train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
     except UserError as error:

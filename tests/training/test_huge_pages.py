@@ -16,21 +16,39 @@ def choice(tmp_path, monkeypatch):
     path = tmp_path / "enabled"
     path.write_text("always [madvise] never\n")
     monkeypatch.setattr(huge_pages, "CHOICE", path)
-    monkeypatch.setattr(huge_pages.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(huge_pages, "_library", lambda: "glibc 2.36")
     return path
 
 
-def test_what_the_user_tunes_stays():
-    assert with_huge_pages({})[TUNABLES] == OURS
+@pytest.fixture
+def started(monkeypatch):
+    """What was started in place of this program, which looks like a script."""
+    calls = []
+    monkeypatch.setattr(os, "execve", lambda *call, env: calls.append((*call, env)))
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "train.py", "--config"])
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py")
+    monkeypatch.setattr(huge_pages.multiprocessing, "parent_process", lambda: None)
+    monkeypatch.delenv("TITANS_EQX_HUGE_PAGES")
+    monkeypatch.delenv(TUNABLES, raising=False)
+    return calls
+
+
+def test_other_tunables_stay():
+    assert with_huge_pages({"A": "b"}) == {"A": "b", TUNABLES: OURS}
     tuned = with_huge_pages({TUNABLES: "glibc.malloc.arena_max=1"})
     assert tuned[TUNABLES] == f"glibc.malloc.arena_max=1:{OURS}"
 
 
 @pytest.mark.parametrize(
     "environment",
-    [{"TITANS_EQX_HUGE_PAGES": "0"}, {"TITANS_EQX_HUGE_PAGES": "1", TUNABLES: OURS}],
+    [
+        {"TITANS_EQX_HUGE_PAGES": "0"},
+        {TUNABLES: "glibc.malloc.hugetlb=0"},
+        {TUNABLES: OURS},
+    ],
 )
-def test_a_choice_is_made_once(environment):
+def test_the_user_chooses(environment):
     assert with_huge_pages(environment) == environment
 
 
@@ -42,22 +60,37 @@ def test_programs_without_a_choice_are_left_alone(choice, text):
     assert with_huge_pages({}) == {}
 
 
-@pytest.mark.parametrize("version", [("glibc", "2.34"), ("musl", "1.2"), ("", "")])
-def test_other_libraries_are_left_alone(monkeypatch, version):
-    monkeypatch.setattr(huge_pages.platform, "libc_ver", lambda: version)
+@pytest.mark.parametrize("library", ["glibc 2.34", "musl 1.2", "", "glibc x"])
+def test_other_libraries_are_left_alone(monkeypatch, library):
+    monkeypatch.setattr(huge_pages, "_library", lambda: library)
     assert with_huge_pages({}) == {}
 
 
-def test_the_same_command_is_started_once(monkeypatch):
-    started = []
-    monkeypatch.setattr(os, "execve", lambda *call, env: started.append((*call, env)))
-    monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "train.py", "--config"])
-    monkeypatch.delenv("TITANS_EQX_HUGE_PAGES")
-    use_huge_pages()
+def test_the_same_command_is_started_once(monkeypatch, started):
+    use_huge_pages("train.py")
     ((program, arguments, environment),) = started
     assert program == arguments[0] == sys.executable
     assert arguments[1:] == ["-u", "train.py", "--config"]
-    assert environment[TUNABLES].endswith(OURS)
+    assert environment[TUNABLES] == OURS
     monkeypatch.setattr(os, "environ", environment)
-    use_huge_pages()
+    use_huge_pages("train.py")
     assert len(started) == 1
+
+
+def test_only_a_program_of_its_own_is_started_again(monkeypatch, started):
+    use_huge_pages("imported.py")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "gettrace", lambda: print)
+        use_huge_pages("train.py")
+    with monkeypatch.context() as patch:
+        patch.setattr(huge_pages.multiprocessing, "parent_process", lambda: 1)
+        use_huge_pages("train.py")
+    assert not started
+
+
+def test_what_cannot_be_started_goes_on(monkeypatch, started):
+    def refuse(*call, env):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "execve", refuse)
+    use_huge_pages("train.py")

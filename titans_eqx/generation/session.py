@@ -25,7 +25,7 @@ from titans_eqx.models import ModelState, TitansLM
 from titans_eqx.storage.durable import write_durably
 from titans_eqx.storage.leaf_table import first_difference, leaf_table
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 HEADER: Final = "header"
 MAX_HEADER_BYTES: Final = 16 * 2**20
 ARRAY_OVERHEAD: Final = 4096  # bytes that the NumPy format may add to an array's data

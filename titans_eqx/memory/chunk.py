@@ -132,7 +132,7 @@ class Chunk(eqx.Module):
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
             seen = factors.seen[layer]
-            scores = keep(_decayed_scores(x, layer_inputs[layer], seen.written))
+            scores = _decayed_scores(x, layer_inputs[layer], seen.written)
             y = (seen.kept.T * x) @ weights[layer] - scores @ steps[layer]
             y = y + (seen.pushed.T * x) @ momentum[layer]
             if target is not None:
@@ -163,7 +163,7 @@ def _decayed_scores(
 ) -> Float[Array, "chunk chunk"]:
     """`sum_c x_t[c] H_c[t, i] a_i[c]`."""
     if written.shape[0] == 1:
-        return written[0] * (x @ a.T)
+        return written[0] * keep(x @ a.T)
     return jnp.einsum("tc,cti,ic->ti", x, written, a)
 
 

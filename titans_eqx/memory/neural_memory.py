@@ -1,10 +1,9 @@
 """The neural memory as a layer: projections in, several memories, projection out.
 
-Each head has a memory of its own. Queries, keys and values are linear projections of
-the input followed by a causal depthwise convolution and SiLU; queries and keys have
-unit norm. The three gates of the update rule are functions of the token, one value for
-each head and memory layer. Reads are normalised, gated by the input and projected back
-to the stream (Titans, section 4.4).
+Each head has a memory of its own. Queries, keys and values are projections followed by
+a causal depthwise convolution and SiLU; queries and keys have unit norm. The gates of
+the update rule are functions of the token, one for each head and memory layer. Reads
+are normalised, gated by the input and projected back to the stream (section 4.4).
 """
 
 from collections.abc import Callable

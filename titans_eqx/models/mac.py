@@ -176,8 +176,8 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         state: MACState,
         chunks_read: Int[Array, ""],
     ) -> tuple[Float[Array, "segment d_model"], MACState]:
-        # Equal at a segment's start; naming one spares the backward pass a copy of all
-        # weights for each segment.
+        # A whole span begins a segment, where both are equal; naming one spares the
+        # backward pass a copy of all weights for each segment.
         running = state.memory.memory.weights
         weights = running if span.is_whole else state.segment_weights
         memories, query_inputs = self.memory.retrieve(

@@ -4,6 +4,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from titans_eqx.nn.recompute import keep
+
 
 def linear_rows(
     linear: eqx.nn.Linear, x: Float[Array, "rows d_in"]
@@ -18,6 +20,13 @@ def linear_rows(
         x: Any number of rows.
 
     Returns:
-        The mapped rows.
+        The mapped rows; `recomputed` functions keep them.
+
+    Raises:
+        ValueError: If the map has a bias.
     """
-    return jax.vmap(linear)(x) if x.shape[0] == 1 else x @ linear.weight.T
+    if linear.bias is not None:
+        raise ValueError("linear_rows takes maps without bias; use jax.vmap(linear).")
+    if x.shape[0] == 1:
+        return keep(jax.vmap(linear)(x))
+    return keep(x @ linear.weight.T)

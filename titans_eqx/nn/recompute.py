@@ -33,10 +33,7 @@ def keep(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def recomputed(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    """Run a function again in the backward pass, except for its costly products.
-
-    Products without a batch axis (projections of the stream) are kept without a mark,
-    since they stand in layers that know nothing of this.
+    """Run a function again in the backward pass, except for what it keeps.
 
     Args:
         body: Body of a scan.
@@ -44,9 +41,5 @@ def recomputed(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     Returns:
         The same function.
     """
-    policies = jax.checkpoint_policies
-    policy = policies.save_from_both_policies(
-        policies.save_only_these_names(KEPT),
-        policies.dots_with_no_batch_dims_saveable,
-    )
+    policy = jax.checkpoint_policies.save_only_these_names(KEPT)
     return jax.checkpoint(body, policy=policy)

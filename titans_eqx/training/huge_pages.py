@@ -6,33 +6,46 @@ Linux systems give huge pages only to programs that ask for them, and the C libr
 when its environment says so before the program starts.
 """
 
+import multiprocessing
 import os
-import platform
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "TITANS_EQX_HUGE_PAGES"
-"""In the environment: 0 to do without; set to 1 here."""
+"""In the environment: 0 to do without."""
 
 TUNABLES: Final = "GLIBC_TUNABLES"
-SETTING: Final = "glibc.malloc.hugetlb=1"
+TUNABLE: Final = "glibc.malloc.hugetlb"
 FIRST_GLIBC: Final = (2, 35)
 CHOICE: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def use_huge_pages() -> None:
-    """Start this program again with huge pages, where that is needed and possible.
+def use_huge_pages(script: str) -> None:
+    """Start a script again with huge pages, where that is needed and possible.
 
-    To be called once, before anything was done: the process keeps its number, arguments
-    and streams, and nothing else.
+    To be called before anything was done: the process keeps its number, arguments and
+    streams, and nothing else. A program that only imports the script, a debugger and a
+    child of `multiprocessing` go on as they are.
+
+    Args:
+        script: Path of the script that asks (`__file__`).
     """
+    is_ours = getattr(sys.modules["__main__"], "__file__", None) == script
+    is_watched = sys.gettrace() is not None
+    if not is_ours or is_watched or multiprocessing.parent_process() is not None:
+        return
     environment = with_huge_pages(os.environ)
     if environment != dict(os.environ):
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env=environment)
+        with suppress(OSError):  # then it goes on as it is
+            os.execve(
+                sys.executable, [sys.executable, *sys.orig_argv[1:]], env=environment
+            )
 
 
 def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
@@ -43,21 +56,24 @@ def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
 
     Returns:
         The variables, unchanged where programs have no choice (other systems than
-        Linux, other C libraries than glibc, old ones) or the choice was made already.
+        Linux, other C libraries than glibc, old ones) or the user has made it.
     """
-    environment = dict(environment)
-    if VARIABLE in environment or not _is_a_choice():
-        return environment
-    others = environment.get(TUNABLES)
-    tunables = SETTING if not others else f"{others}:{SETTING}"
-    return environment | {VARIABLE: "1", TUNABLES: tunables}
+    tunables = environment.get(TUNABLES, "")
+    is_made = TUNABLE in tunables or environment.get(VARIABLE) == "0"
+    if is_made or not _is_a_choice():
+        return dict(environment)
+    setting = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
+    return {**environment, TUNABLES: setting}
 
 
 def _is_a_choice() -> bool:
-    name, version = platform.libc_ver()
-    if name != "glibc" or tuple(map(int, version.split("."))) < FIRST_GLIBC:
-        return False
-    try:
-        return "[madvise]" in CHOICE.read_text(encoding="ascii")
-    except OSError:
-        return False
+    with suppress(AttributeError, ValueError, OSError):  # other systems
+        library = re.match(r"glibc (\d+)\.(\d+)", _library())
+        if library is not None and tuple(map(int, library.groups())) >= FIRST_GLIBC:
+            return "[madvise]" in CHOICE.read_text(encoding="ascii")
+    return False
+
+
+def _library() -> str:
+    """Name and version of the C library."""
+    return os.confstr("CS_GNU_LIBC_VERSION") or ""
