@@ -29,6 +29,7 @@ def make_arrays(scale=1.0):
         "key": jr.key(7),
         "half": jnp.full((3,), scale, jnp.bfloat16),
         "count": jnp.int32(5),
+        "empty": jnp.zeros((0, 2)),  # as without persistent tokens
     }
 
 

@@ -27,7 +27,7 @@ def started(monkeypatch):
     monkeypatch.setattr(os, "execve", lambda *call, env: calls.append((*call, env)))
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "train.py", "--config"])
     monkeypatch.setattr(sys, "gettrace", lambda: None)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)
     monkeypatch.setattr(huge_pages.multiprocessing, "parent_process", lambda: None)
     monkeypatch.delenv("TITANS_EQX_HUGE_PAGES")
     monkeypatch.delenv(TUNABLES, raising=False)

@@ -7,9 +7,11 @@ import contextlib
 from pathlib import Path
 from typing import Any, Final
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from titans_eqx.storage.durable import write_durably
 from titans_eqx.storage.leaf_table import abstract_leaf
@@ -67,7 +69,9 @@ class StepStore:
         if self._read_only:
             raise RuntimeError("the folder was opened for reading only")
         items = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays),  # pyright: ignore[reportCallIssue]
+            arrays=ocp.args.StandardSave(  # pyright: ignore[reportCallIssue]
+                eqx.filter(arrays, _has_content)
+            ),
             **{DOCUMENT_ITEM: ocp.args.JsonSave(document)},  # pyright: ignore
         )
         write_durably(self.folder / SAVING_MARK, str(step).encode())
@@ -120,10 +124,14 @@ class StepStore:
         Raises:
             Exception: Whatever orbax raises.
         """
+        stored, empty = eqx.partition(template, _has_content)
         item = ocp.args.StandardRestore(
-            jax.tree.map(abstract_leaf, template)  # pyright: ignore[reportCallIssue]
+            jax.tree.map(abstract_leaf, stored)  # pyright: ignore[reportCallIssue]
         )
-        return self._restore(step, "arrays", item)
+        restored = self._restore(step, "arrays", item)
+        return eqx.combine(
+            restored, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty)
+        )
 
     def set_aside(self, steps: list[int]) -> None:
         """Move steps into the folder ``corrupt``, out of the way of later writes.
@@ -168,3 +176,8 @@ class StepStore:
     def _restore(self, step: int, name: str, item: Any) -> Any:
         items = ocp.args.Composite(**{name: item})
         return self._manager.restore(step, args=items)[name]
+
+
+def _has_content(leaf: Array | jax.ShapeDtypeStruct) -> bool:
+    """False for arrays of no numbers, which orbax refuses (no persistent tokens)."""
+    return leaf.size > 0
