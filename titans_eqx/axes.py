@@ -11,7 +11,8 @@ Shapes describe one sequence and one layer; `jax.vmap` adds batches, heads and l
 | `n_chunks`   | chunks in a piece                                                    |
 | `segment`    | tokens that attend to each other in MAC, a whole number of chunks    |
 | `window`     | tokens that a token sees in windowed attention, itself included      |
-| `kv_len`     | keys (and values) that a query may look at                           |
+| `q_seq`, `kv_seq` | queries, and the keys (and values) that they may look at        |
+| `rows`       | vectors that a linear map treats alike: tokens, or one of them       |
 | `d_model`    | width of the residual stream                                         |
 | `heads`      | parallel heads of the memory or of the attention                     |
 | `d_head`     | width of one head                                                    |

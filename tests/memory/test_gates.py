@@ -28,6 +28,12 @@ def test_gates_start_where_the_design_says():
     assert np.all((step > 0.05) & (step < 0.15))
 
 
+def test_decay_starts_where_the_config_says():
+    decay, _, _ = gates_at_random_tokens(decay_start=1e-4)
+    decay = np.asarray(decay)
+    assert np.all((decay > 0.5e-4) & (decay < 2e-4))
+
+
 def test_a_gate_per_head_is_shared_by_the_layers_of_its_memory():
     for gate in gates_at_random_tokens(gates="per_head"):
         np.testing.assert_array_equal(gate[..., 0], gate[..., -1])

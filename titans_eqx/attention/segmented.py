@@ -4,9 +4,8 @@ Query `i` of a segment sees the persistent tokens, the retrieved memories `h_j` 
 tokens `x_j` with `j <= i`. `h_j` and `x_j` share position `j` of the segment.
 
 Deviation: the paper puts all memories of a segment in front of it, where token `i`
-    would see
-`h_j` of later tokens, which are functions of those tokens. We give memories the causal
-mask of the tokens they were retrieved for.
+would see `h_j` of later tokens, which are functions of those tokens. We give memories
+the causal mask of the tokens they were retrieved for.
 """
 
 import equinox as eqx

@@ -73,6 +73,12 @@ class MemoryConfig(Section):
         default="scalar",
         description="one alpha per gate, one per row of the weights (slow), or none",
     )
+    decay_start: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="alpha before training; a memory lasts about 1 / alpha tokens",
+    )
     gates: Literal["per_layer", "per_head"] = Field(
         default="per_layer",
         description="whether each memory layer has its own gates, or shares its head's",

@@ -7,6 +7,7 @@ every memory layer's weights.
 """
 
 import itertools
+import math
 from typing import Final
 
 import equinox as eqx
@@ -18,10 +19,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.config import MemoryConfig
 from titans_eqx.memory.state import at_least_float32
 
-# Where the gates start, as logits: a memory that forgets in about 100 tokens, with
-# little momentum (theta / (1 - eta) summed over a chunk must stay stable), at half its
-# largest step.
-DECAY_START: Final = -4.6  # alpha = 0.01
+# Where the other two gates start, as logits: with little momentum (theta / (1 - eta)
+# summed over a chunk must stay stable), at half the largest step.
 MOMENTUM_START: Final = -2.2  # eta = 0.1
 STEP_START: Final = 0.0  # theta = max_step / 2
 WEIGHT_SCALE: Final = 0.1  # of the usual initial scale, so that the starts above hold
@@ -52,7 +51,8 @@ class MemoryGates(eqx.Module):
 
         Args:
             d_model: Width of the stream.
-            config: Which gates exist, how many values each has, and the largest step.
+            config: Which gates exist, how many values each has, where alpha starts, and
+                the largest step.
             channels: Rows of the weights of each memory layer, which with channel-wise
                 decay have an alpha each.
             key: Random key.
@@ -66,7 +66,7 @@ class MemoryGates(eqx.Module):
         self.channels = channels if config.decay == "channel" else ()
         decay_width = config.n_heads * sum(self.channels) or width
         self.decay = (
-            _gate(d_model, decay_width, DECAY_START, key=decay_key)
+            _gate(d_model, decay_width, _logit(config.decay_start), key=decay_key)
             if config.decay != "none"
             else None
         )
@@ -115,6 +115,11 @@ class MemoryGates(eqx.Module):
         logits = at_least_float32(self.decay(x)).reshape(self.n_heads, -1)
         ends = list(itertools.accumulate(self.channels))[:-1]
         return tuple(jnp.split(jax.nn.sigmoid(logits), ends, axis=1))
+
+
+def _logit(value: float) -> float:
+    """What the sigmoid maps to a value in (0, 1)."""
+    return math.log(value) - math.log1p(-value)
 
 
 def _gate(
