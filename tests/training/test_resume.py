@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -185,6 +186,22 @@ def test_same_config_has_no_changes(changes_of):
 
 def test_config_comes_back_from_a_checkpoint(small_config, metadata):
     assert saved_config(metadata) == small_config()
+
+
+def test_a_key_that_came_after_the_checkpoint_has_its_default(small_config, metadata):
+    older = copy.deepcopy(metadata)
+    del older["config"]["model"]["memory"]["decay_start"]
+    assert saved_config(older) == small_config()
+    assert check_resumable(prepare(small_config(), abstract=True), older) == []
+
+
+def test_a_config_of_another_version_is_refused_in_one_line(metadata):
+    newer = copy.deepcopy(metadata)
+    newer["config"]["model"]["memory"]["forgets"] = "slowly"
+    with pytest.raises(
+        CheckpointError, match="in the checkpoint: .*forgets.* Use the version"
+    ):
+        saved_config(newer)
 
 
 def test_changed_keys_of_training_are_reported(changes_of):

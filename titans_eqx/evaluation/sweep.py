@@ -32,7 +32,7 @@ ABLATIONS: Final = {
     "as configured": (),
     "memory off": ("model.memory.max_step=0",),
     "linear memory": ("model.memory.depth=1",),
-    "linear memory, no norm": ("model.memory.depth=1", "model.memory.norm=false"),
+    "linear memory without norm": ("model.memory.depth=1", "model.memory.norm=false"),
     "no convolution": ("model.memory.conv_taps=1",),
     "no momentum": ("model.memory.use_momentum=false",),
     "no decay": ("model.memory.decay=none",),

@@ -3,7 +3,10 @@
 from importlib.metadata import version
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from titans_eqx.config import RunConfig
+from titans_eqx.config.errors import refusal
 from titans_eqx.training.checkpoint import CheckpointError
 from titans_eqx.training.setup import Setup
 
@@ -38,14 +41,15 @@ def check_resumable(setup: Setup, metadata: dict[str, Any]) -> list[str]:
         One line for each key that has changed and may change.
 
     Raises:
-        CheckpointError: If the model or the texts differ.
+        CheckpointError: If the model or the texts differ, or cannot be read.
     """
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"the checkpoint has format {metadata.get('format')!r}, this version of "
             f"titans_eqx reads format {FORMAT}. Use --fresh or another --run-dir."
         )
-    before, now = metadata["config"], setup.config.model_dump(mode="json")
+    before = saved_config(metadata).model_dump(mode="json")
+    now = setup.config.model_dump(mode="json")
     changes = _differences(before, now)
     model_changes = [c for c in changes if c.startswith("model.")]
     if model_changes:
@@ -64,8 +68,24 @@ def check_resumable(setup: Setup, metadata: dict[str, Any]) -> list[str]:
 
 
 def saved_config(metadata: dict[str, Any]) -> RunConfig:
-    """The config of the run that wrote a checkpoint."""
-    return RunConfig.model_validate(metadata["config"])
+    """The config of the run that wrote a checkpoint.
+
+    Args:
+        metadata: From the checkpoint.
+
+    Returns:
+        The config; keys that came after the checkpoint have their defaults.
+
+    Raises:
+        CheckpointError: If it has keys or values that this version does not know.
+    """
+    try:
+        return RunConfig.model_validate(metadata["config"])
+    except ValidationError as error:
+        reason = refusal(error, "the config in the checkpoint", {})
+        raise CheckpointError(
+            f"{reason}. Use the version of titans_eqx that wrote it."
+        ) from error
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:
