@@ -192,6 +192,16 @@ def test_dry_run_counts_every_parameter(folder):
     assert f"({total:,} trained, 0 frozen)" in line
 
 
+@pytest.mark.usefixtures("folder")
+def test_dry_run_counts_the_tokens_of_lengths_that_take_turns():
+    overrides = ["data.lengths=[16, 8, 16]", "train.steps=7", "train.batch_size=2"]
+    result = run(*(p for text in overrides for p in ("--set", text)), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "16 to 32 tokens (2 sequences of 8 to 16)" in result.stdout
+    tokens = 2 * (16 + 8 + 16 + 16 + 8 + 16 + 16)
+    assert f"7 steps, {tokens} tokens" in result.stdout
+
+
 def test_results_are_in_a_folder_named_after_the_config(folder):
     def train(*arguments):
         return subprocess.run(

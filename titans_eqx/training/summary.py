@@ -1,5 +1,7 @@
 """What a run is, in a few lines, before anything is compiled."""
 
+from collections.abc import Iterable
+
 import equinox as eqx
 import jax
 import jax.random as jr
@@ -24,7 +26,9 @@ def describe(setup: Setup) -> list[str]:
         lambda: build_model(config.model, key=jr.key(0)).init_state()
     )
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    tokens = config.train.batch_size * config.data.seq_len
+    rows, turns = config.train.batch_size, config.data.lengths or (config.data.seq_len,)
+    cycles, rest = divmod(config.train.steps, len(turns))
+    tokens = rows * (cycles * sum(turns) + sum(turns[:rest]))
     n_devices = setup.mesh.devices.size
     platform = setup.mesh.devices.flat[0].platform
     return [
@@ -32,13 +36,17 @@ def describe(setup: Setup) -> list[str]:
         f"width {config.model.d_model}",
         f"parameters  {trained + frozen:,} ({trained:,} trained, {frozen:,} frozen)",
         f"state       {state_bytes:,} bytes per sequence, whatever its length",
-        f"step        {tokens:,} tokens ({config.train.batch_size} sequences of "
-        f"{config.data.seq_len})",
-        f"run         {config.train.steps:,} steps, "
-        f"{tokens * config.train.steps:,} tokens",
+        f"step        {_range(rows * n for n in turns)} tokens ({rows} sequences of "
+        f"{_range(turns)})",
+        f"run         {config.train.steps:,} steps, {tokens:,} tokens",
         setup.source.describe(),
         f"devices     {n_devices} ({platform})",
     ]
+
+
+def _range(values: Iterable[int]) -> str:
+    first, *others = sorted(set(values))
+    return f"{first:,} to {others[-1]:,}" if others else f"{first:,}"
 
 
 def _count(tree: object) -> int:
