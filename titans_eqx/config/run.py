@@ -71,6 +71,11 @@ class DataConfig(Section):
         default=TaskConfig(), description='the task of data.source = "task"'
     )
 
+    @property
+    def training_lengths(self) -> tuple[int, ...]:
+        """Tokens in a sequence of step 0, 1, ...; then the first has its turn again."""
+        return self.lengths or (self.seq_len,)
+
 
 class OptimizerConfig(Section):
     """AdamW with a warm-up and a cosine."""

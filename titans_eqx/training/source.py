@@ -132,7 +132,7 @@ def _open_text(config: RunConfig) -> TextSource:
     train, held_out = open_corpora(
         data.source, data.path, data.eval_path, data.eval_fraction, tokenizer
     )
-    rows = [TokenRows(train, length) for length in data.lengths or (data.seq_len,)]
+    rows = [TokenRows(train, length) for length in data.training_lengths]
     return TextSource(
         tokenizer=tokenizer,
         train=train,
@@ -155,7 +155,7 @@ def _open_task(config: RunConfig) -> TaskSource:
 
     rows = [
         task_rows(length, data.task.train_rows, "train")
-        for length in data.lengths or (data.seq_len,)
+        for length in data.training_lengths
     ]
     return TaskSource(
         task=task,

@@ -26,7 +26,7 @@ def describe(setup: Setup) -> list[str]:
         lambda: build_model(config.model, key=jr.key(0)).init_state()
     )
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    rows, turns = config.train.batch_size, config.data.lengths or (config.data.seq_len,)
+    rows, turns = config.train.batch_size, config.data.training_lengths
     cycles, rest = divmod(config.train.steps, len(turns))
     tokens = rows * (cycles * sum(turns) + sum(turns[:rest]))
     n_devices = setup.mesh.devices.size
