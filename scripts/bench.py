@@ -8,11 +8,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from titans_eqx.benchmark import suites
-from titans_eqx.benchmark.comparison import GROUPS, Peers, compare
-from titans_eqx.benchmark.options import Options
-from titans_eqx.benchmark.report import Report
-from titans_eqx.benchmark.roofline import roofline
+from scripts.benchmark import suites
+from scripts.benchmark.comparison import GROUPS, Peers, compare
+from scripts.benchmark.options import Options
+from scripts.benchmark.report import Report
+from scripts.benchmark.roofline import roofline
 from titans_eqx.errors import UserError
 
 FILE_WIDTH = 120  # of a table that is not shown on a terminal

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
 from titans_eqx.training import keep_compiled_programs
-from titans_eqx.training.trained import TrainedModel, load_reader
+from titans_eqx.checkpoint.load_model import TrainedModel, load_reader
 
 
 @click.command()

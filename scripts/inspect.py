@@ -16,7 +16,7 @@ if __name__ == "inspect":
     sys.modules["inspect"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["inspect"])
 else:
-    from titans_eqx.evaluation.inspect_command import main
+    from titans_eqx.commands.inspect import main
 
 if __name__ == "__main__":
     main()

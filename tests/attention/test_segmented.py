@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests import block_oracles as oracle
-from tests.attention.oracle_columns import columns, joined
+from tests.oracles.attention_columns import columns, joined
 from titans_eqx.attention.segmented import SegmentAttention
 from titans_eqx.nn import Span
 

@@ -6,7 +6,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from tests import block_oracles as oracle
-from tests.attention.oracle_columns import columns, joined
+from tests.oracles.attention_columns import columns, joined
 from titans_eqx.attention.sliding import SlidingAttention
 
 D_MODEL, WINDOW, BASE = 8, 5, 100.0

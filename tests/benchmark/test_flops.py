@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from titans_eqx.benchmark.case import read_setting
-from titans_eqx.benchmark.flops import count_flops
+from scripts.benchmark.case import read_setting
+from scripts.benchmark.flops import count_flops
 from titans_eqx.models import build_model
 
 ROWS, INNER, COLUMNS, STEPS = 3, 5, 7, 11

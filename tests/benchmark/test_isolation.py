@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from titans_eqx.benchmark.case import Case, read_setting
-from titans_eqx.benchmark.isolation import BenchmarkError, Worker, measure_workers
+from scripts.benchmark.case import Case, read_setting
+from scripts.benchmark.isolation import BenchmarkError, Worker, measure_workers
 
 ANSWERING = """
 import json, os, sys

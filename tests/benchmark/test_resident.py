@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from titans_eqx.benchmark.resident import forget_peak, peak_resident_bytes
+from scripts.benchmark.resident import forget_peak, peak_resident_bytes
 
 
 def touched(n_bytes):

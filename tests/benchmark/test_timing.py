@@ -3,9 +3,9 @@ from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 
-from titans_eqx.benchmark.case import Case, read_setting
-from titans_eqx.benchmark.isolation import Measurement
-from titans_eqx.benchmark.timing import by_turns, seconds_of
+from scripts.benchmark.case import Case, read_setting
+from scripts.benchmark.isolation import Measurement
+from scripts.benchmark.timing import by_turns, seconds_of
 
 
 @dataclass

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.models.small import small_config, small_model, tokens
-from tests.oracles import surprise
+from tests.oracles.memory import surprise
 from titans_eqx.evaluation import inspect_text, inspect_tokens
 from titans_eqx.evaluation import inspection as module
 from titans_eqx.memory import observe

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from tests.oracles import memory_oracle
+from tests.oracles.memory import memory_oracle
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory import (
     AbstractMemoryNet,

@@ -4,7 +4,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from tests.oracles import memory_forward
+from tests.oracles.memory import memory_forward
 from titans_eqx.memory import MemoryNet
 
 D = 4

@@ -9,10 +9,10 @@ import pytest
 
 from titans_eqx.config import load_config
 from titans_eqx.training import prepare
-from titans_eqx.training.checkpoint import Checkpoints
+from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.training.loop import PROMPT_LEN, SKIPS_IN_A_ROW, DivergedError
-from titans_eqx.training.metrics_log import TensorBoardLog
-from titans_eqx.training.run_folder import RunFolder, RunFolderError
+from titans_eqx.checkpoint.metrics_log import TensorBoardLog
+from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
 
 LOGGED = {
     "step",

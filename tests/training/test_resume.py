@@ -13,9 +13,9 @@ import pytest
 
 from titans_eqx.config import load_config, to_toml
 from titans_eqx.training import prepare
-from titans_eqx.training.checkpoint import CheckpointError, Checkpoints
+from titans_eqx.checkpoint.checkpoints import CheckpointError, Checkpoints
 from titans_eqx.training.report import TrainingDisplay
-from titans_eqx.training.resume import (
+from titans_eqx.checkpoint.metadata import (
     check_resumable,
     checkpoint_metadata,
     saved_config,

@@ -12,7 +12,7 @@ from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
 from titans_eqx.data import UNSCORED
 from titans_eqx.models import build_model
 from titans_eqx.training.loss import NATS_PER_BIT, score_rows
-from titans_eqx.training.mesh import batch_sharding, build_mesh, replicated
+from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
 from titans_eqx.training.step import (
     TrainState,
     assemble,

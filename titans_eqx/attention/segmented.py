@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from titans_eqx.attention.projections import AttentionHeads, heads_first
-from titans_eqx.nn.span import Span
+from titans_eqx.attention.heads import AttentionHeads, heads_first
+from titans_eqx.nn.padding import Span
 
 
 class SegmentCache(eqx.Module):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from titans_eqx.attention.projections import AttentionHeads, heads_first
+from titans_eqx.attention.heads import AttentionHeads, heads_first
 
 
 class WindowCache(eqx.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from titans_eqx.data import Tokenizer
 from titans_eqx.memory import MemoryFigures, observe
 from titans_eqx.models import AbstractMemoryMixer, Block, ModelState, TitansLM
-from titans_eqx.nn.varying import scan
+from titans_eqx.sharding.varying import scan
 
 PIECE_LEN: Final = 256  # tokens inspected by one call of a compiled function
 

@@ -10,7 +10,7 @@ from titans_eqx.evaluation import measures, results
 from titans_eqx.evaluation.measures import Table
 from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.scoring import StreamScorer
-from titans_eqx.training.trained import TrainedModel, load_trained
+from titans_eqx.checkpoint.load_model import TrainedModel, load_trained
 
 PAIR_TASKS: Final = ("mqar", "in_context_recall", "noisy_recall", "fuzzy_recall")
 

@@ -23,7 +23,7 @@ from titans_eqx.data.synthetic.mqar import distances
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.interval import share
 from titans_eqx.evaluation.scoring import Scorer
-from titans_eqx.training.source import bits_per_byte
+from titans_eqx.data.dataset import bits_per_byte
 
 Table: TypeAlias = list[dict[str, Any]]
 FIRST_BUCKET: Final = 32  # positions in the first bucket; each next one ends at twice

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.measures import Table
 from titans_eqx.evaluation.plots import plot_curves, plot_grid
-from titans_eqx.storage.durable import write_durably
+from titans_eqx.checkpoint.durable import write_durably
 
 RESULTS: Final = "results.json"
 

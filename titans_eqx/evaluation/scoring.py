@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from titans_eqx.data import UNSCORED
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.training.mesh import (
+from titans_eqx.sharding.mesh import (
     BATCH,
     REPLICATED,
     batch_sharding,

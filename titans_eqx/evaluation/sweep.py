@@ -17,10 +17,10 @@ from titans_eqx.errors import UserError
 from titans_eqx.evaluation import results
 from titans_eqx.evaluation.measurement import Measurement, measure
 from titans_eqx.evaluation.plots import plot_curves, require_plots
-from titans_eqx.storage.durable import write_durably
+from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.training import train
 from titans_eqx.training.loop import DivergedError
-from titans_eqx.training.trained import TrainedModel, load_trained
+from titans_eqx.checkpoint.load_model import TrainedModel, load_trained
 
 VARIANTS: Final = ("mac", "mag", "mal", "lmm", "transformer")
 RECALL: Final = Measurement(name="recall", lengths=(256, 1024, 4096), n_rows=32)

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from titans_eqx.generation.prefill import SHORT_PIECE_LEN, prefill, prefill_padded
 from titans_eqx.generation.sampling import Sampling
-from titans_eqx.memory.boundary import select
+from titans_eqx.memory.outer_gradient import select
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.nn.varying import scan
+from titans_eqx.sharding.varying import scan
 
 _Carry: TypeAlias = tuple[
     Float[Array, " vocab"], ModelState, Int[Array, ""], Bool[Array, ""]

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from titans_eqx.memory.boundary import select
+from titans_eqx.memory.outer_gradient import select
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.nn.varying import scan
+from titans_eqx.sharding.varying import scan
 
 PIECE_LEN: Final = 512  # tokens read at once; a longer text is read piece by piece
 SHORT_PIECE_LEN: Final = 32  # the same where some tokens may be padding

@@ -22,8 +22,8 @@ from jaxtyping import PyTree
 
 from titans_eqx.errors import UserError
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.storage.durable import write_durably
-from titans_eqx.storage.leaf_table import first_difference, leaf_table
+from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 
 FORMAT: Final = 2
 HEADER: Final = "header"

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.nn.norm import standardize
-from titans_eqx.nn.recompute import keep
+from titans_eqx.nn.remat import keep
 
 LinearMap: TypeAlias = Callable[
     [int, Float[Array, "*rows d_in"]], Float[Array, "*rows d_out"]

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.boundary import select
+from titans_eqx.memory.outer_gradient import select
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.rule import UpdateRule
 from titans_eqx.memory.state import MemoryInputs, MemoryState
 from titans_eqx.memory.surprise import square_norm, token_surprise
-from titans_eqx.nn.varying import scan
+from titans_eqx.sharding.varying import scan
 
 
 def scan_tokens(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from titans_eqx.config import MemoryConfig
-from titans_eqx.memory.boundary import GradientBoundary
+from titans_eqx.memory.outer_gradient import GradientBoundary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from titans_eqx.config import ModelConfig
-from titans_eqx.models.kinds import layer_kinds
-from titans_eqx.models.stack import (
+from titans_eqx.models.build import layer_kinds
+from titans_eqx.models.backbone import (
     LayerStack,
     Visit,
     group_layers,

@@ -3,8 +3,8 @@
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.config import ModelConfig
-from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMemoryMixer
+from titans_eqx.memory.layer import NeuralMemory, NeuralMemoryState
+from titans_eqx.models.mixer import AbstractMemoryMixer
 
 
 class MemoryAlone(AbstractMemoryMixer[NeuralMemoryState]):

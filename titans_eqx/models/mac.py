@@ -25,13 +25,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from titans_eqx.attention.segmented import SegmentAttention, SegmentCache
 from titans_eqx.axes import HeadWeights
 from titans_eqx.config import ModelConfig
-from titans_eqx.memory.boundary import select
-from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMemoryMixer
-from titans_eqx.nn.gates import StreamGate
-from titans_eqx.nn.recompute import recomputed
-from titans_eqx.nn.span import Span
-from titans_eqx.nn.varying import scan
+from titans_eqx.memory.outer_gradient import select
+from titans_eqx.memory.layer import NeuralMemory, NeuralMemoryState
+from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.models.gate import StreamGate
+from titans_eqx.nn.remat import recomputed
+from titans_eqx.nn.padding import Span
+from titans_eqx.sharding.varying import scan
 
 
 class MACState(eqx.Module):

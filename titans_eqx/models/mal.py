@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.attention.sliding import SlidingAttention, WindowCache
 from titans_eqx.config import ModelConfig
-from titans_eqx.memory.neural_memory import NeuralMemory, NeuralMemoryState
-from titans_eqx.models.block import AbstractMemoryMixer
-from titans_eqx.models.transformer import build_sliding_attention
+from titans_eqx.memory.layer import NeuralMemory, NeuralMemoryState
+from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.models.attention import build_sliding_attention
 
 
 class MALState(eqx.Module):

@@ -11,7 +11,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.nn.linear import linear_rows
-from titans_eqx.nn.span import Span
+from titans_eqx.nn.padding import Span
 
 
 class CausalConv(eqx.Module):

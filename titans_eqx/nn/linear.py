@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from titans_eqx.nn.recompute import keep
+from titans_eqx.nn.remat import keep
 
 
 def linear_rows(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from titans_eqx.training.mesh import batch_sharding
-from titans_eqx.training.setup import Setup
+from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.training.context import Setup
 from titans_eqx.training.step import Rows, RowSums, TrainState
 
 

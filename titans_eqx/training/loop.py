@@ -13,17 +13,17 @@ from titans_eqx.config import RunConfig, to_toml
 from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, generate
-from titans_eqx.storage.durable import write_durably
-from titans_eqx.training.checkpoint import Checkpoints
+from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.interrupt import StopRequest
-from titans_eqx.training.mesh import batch_sharding
-from titans_eqx.training.metrics_log import MetricsLog, TensorBoardLog
+from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.training.report import TrainingDisplay
-from titans_eqx.training.resume import check_resumable, checkpoint_metadata
-from titans_eqx.training.run_folder import RunFolder
-from titans_eqx.training.setup import Setup, prepare
-from titans_eqx.training.source import TextSource, bits_per_byte, held_out_rows
+from titans_eqx.checkpoint.metadata import check_resumable, checkpoint_metadata
+from titans_eqx.checkpoint.run_folder import RunFolder
+from titans_eqx.training.context import Setup, prepare
+from titans_eqx.data.dataset import TextSource, bits_per_byte, held_out_rows
 from titans_eqx.training.step import (
     StepMetrics,
     TrainState,
@@ -31,7 +31,7 @@ from titans_eqx.training.step import (
     build_eval_step,
     build_train_step,
 )
-from titans_eqx.training.summary import describe
+from titans_eqx.training.run_summary import describe
 
 FINAL_ROWS: Final = 1024  # held-out rows of the last evaluation
 PROMPT_LEN: Final = 64  # tokens of held-out text that a sample goes on from

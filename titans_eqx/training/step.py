@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.models import TitansLM
 from titans_eqx.training.loss import score_rows
-from titans_eqx.training.mesh import BATCH, DATA_AXIS, REPLICATED
+from titans_eqx.sharding.mesh import BATCH, DATA_AXIS, REPLICATED
 from titans_eqx.training.optimizer import trainable
 
 

@@ -1,0 +1,225 @@
+"""Each case in a process of its own, so that its peak memory is its own too."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, Final
+
+from rich.console import Console
+from rich.status import Status
+
+from scripts.benchmark.case import Case
+from scripts.benchmark.timing import by_turns
+from titans_eqx.errors import UserError
+from titans_eqx.commands.huge_pages import with_huge_pages
+
+OURS: Final = (sys.executable, "-m", "scripts.benchmark.worker")
+SECONDS_TO_END: Final = 10
+
+
+class BenchmarkError(UserError):
+    """A case cannot be measured; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured of a case."""
+
+    case: Case
+    facts: dict[str, Any]  # what the worker built, and where
+    runs: tuple[float, ...]  # seconds of each run
+    peak_mib: float  # of the worker's whole life, compilation included
+    running_mib: float  # the same of the timed runs only
+
+    @property
+    def seconds(self) -> float:
+        """Median over the runs."""
+        return median(self.runs)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens read (or drawn) over seconds."""
+        return self.facts["tokens"] / self.seconds
+
+
+class Worker:
+    """A child process that has built a case and waits for what to do with it."""
+
+    def __init__(
+        self, case: Case, *, command: Sequence[str] = OURS, platform: str = ""
+    ) -> None:
+        """Start the process and wait until its case is built and compiled.
+
+        Args:
+            case: What it measures.
+            command: The program that answers; see `worker`.
+            platform: Where it has to run, such as "cpu"; for other interpreters, which
+                might choose another place than ours.
+
+        Raises:
+            BenchmarkError: If the process cannot be started, or refuses the case.
+        """
+        self.case = case
+        self._name = f"{case.kind} at length {case.config.data.seq_len:,}"
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for us; it then ends by our hand
+                env=_environment(),
+            )
+        except OSError as error:
+            raise BenchmarkError(
+                f"cannot run {command[0]}: {error.strerror or error}."
+            ) from error
+        try:
+            message = {"case": case.model_dump(mode="json"), "platform": platform}
+            self.facts = self._ask(message)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Worker":
+        """Nothing to do: the process already runs."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self.close()
+
+    def run(self) -> float:
+        """Run the case once.
+
+        Returns:
+            Seconds.
+        """
+        return self.number("run")
+
+    def number(self, task: str) -> float:
+        """Let the process do something that ends in a number.
+
+        Args:
+            task: One of those that `worker` knows.
+
+        Returns:
+            The number.
+        """
+        return float(self._ask({"do": task})["value"])
+
+    def close(self) -> None:
+        """End the process; it has nothing to lose."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        questions, answers = self._process.stdin, self._process.stdout
+        assert questions is not None
+        assert answers is not None
+        try:
+            print(json.dumps(message), file=questions, flush=True)
+            line = answers.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise self._death()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise BenchmarkError(answer["error"])
+        return answer
+
+    def _death(self) -> BenchmarkError:
+        code = self._process.wait(SECONDS_TO_END)
+        if code < 0:
+            return BenchmarkError(
+                f"{self._name}: the process was killed by signal {-code}, most likely "
+                "because memory ran out; use a smaller length."
+            )
+        return BenchmarkError(
+            f"{self._name}: the process ended with exit code {code}; what it said is "
+            "above."
+        )
+
+
+def measure(cases: Sequence[Case], repeats: int) -> list[Measurement]:
+    """Measure cases that are to be compared: all are built, then they run by turns.
+
+    Args:
+        cases: The cases.
+        repeats: How often each runs, after a first run that is left out.
+
+    Returns:
+        A measurement for each case.
+    """
+    with ExitStack() as stack:
+        workers = []
+        for case in cases:
+            with working_on(case):
+                workers.append(stack.enter_context(Worker(case)))
+        with working_on(*cases):
+            return measure_workers(workers, repeats)
+
+
+def measure_workers(workers: Sequence[Worker], repeats: int) -> list[Measurement]:
+    """`measure` for processes that are running already.
+
+    Args:
+        workers: The processes.
+        repeats: How often each runs.
+
+    Returns:
+        A measurement for each process.
+    """
+    runs = by_turns([worker.run for worker in workers], repeats)
+    return [
+        Measurement(
+            case=worker.case,
+            facts=worker.facts,
+            runs=seconds,
+            peak_mib=worker.number("peak"),
+            running_mib=worker.number("running peak"),
+        )
+        for worker, seconds in zip(workers, runs, strict=True)
+    ]
+
+
+def working_on(*cases: Case) -> Status:
+    """Show on a terminal what is being measured.
+
+    Args:
+        *cases: The cases.
+
+    Returns:
+        A context manager.
+    """
+    names = " and ".join(
+        f"{case.kind}, {case.config.model.variant}, {case.config.data.seq_len:,} tokens"
+        for case in cases
+    )
+    return Console(stderr=True).status(names)
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return with_huge_pages(os.environ) | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        # Several workers share an accelerator, and its peak memory should be what was
+        # needed.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # The folder of a script that is run by its path must not hide other modules.
+        "PYTHONSAFEPATH": "1",
+    }

@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.manifest import (
+    MANIFEST_NAME,
+    DamagedError,
+    check_manifest,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "arrays" / "weights").write_bytes(bytes(range(256)))
+    (tmp_path / "note").write_bytes(b"")
+    write_manifest(tmp_path)
+    return tmp_path
+
+
+def flip_bit(folder):
+    content = bytearray((folder / "arrays/weights").read_bytes())
+    content[100] ^= 1
+    (folder / "arrays/weights").write_bytes(content)
+
+
+def set_manifest(text):
+    return lambda folder: (folder / MANIFEST_NAME).write_text(text)
+
+
+def entry_for(name):
+    return json.dumps({"format": 1, "files": {name: {"bytes": 0, "sha256": ""}}})
+
+
+DAMAGE = {
+    "bit flip": (flip_bit, "arrays/weights has changed"),
+    "truncation": (
+        lambda folder: (folder / "arrays/weights").write_bytes(b"ab"),
+        "arrays/weights has 2 bytes, written were 256",
+    ),
+    "missing file": (lambda folder: (folder / "note").unlink(), "note is missing"),
+    "missing manifest": (
+        lambda folder: (folder / MANIFEST_NAME).unlink(),
+        "manifest.json is missing",
+    ),
+    "not JSON": (set_manifest("{"), "manifest.json is not JSON"),
+    "too deep": (set_manifest("[" * 100_000), "manifest.json is not JSON"),
+    "other format": (set_manifest('{"format": 9}'), "not of format 1"),
+    "no files": (set_manifest('{"format": 1, "files": {}}'), "lists no files"),
+    "no hash": (set_manifest('{"format": 1, "files": {"a": {}}}'), "no size and hash"),
+    "upwards": (set_manifest(entry_for("../a")), "names ../a, outside"),
+    "absolute": (set_manifest(entry_for("/etc/passwd")), "outside its folder"),
+}
+
+
+def test_untouched_folder_passes(folder):
+    check_manifest(folder)
+
+
+def test_unlisted_files_are_ignored(folder):
+    (folder / "later").write_text("x")
+    check_manifest(folder)
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named(folder, name):
+    damage, message = DAMAGE[name]
+    damage(folder)
+    with pytest.raises(DamagedError, match=message):
+        check_manifest(folder)
+
+
+def test_only_the_asked_part_is_checked(folder):
+    (folder / "note").unlink()
+    check_manifest(folder, within="arrays/")
+
+
+def test_durable_write_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_durably(path, b"old")
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]

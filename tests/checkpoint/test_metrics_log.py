@@ -1,0 +1,105 @@
+import builtins
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+def discarded(path):
+    return path.with_name("metrics.discarded.jsonl").read_text()
+
+
+def test_each_line_is_on_disk_at_once(path):
+    with MetricsLog(path) as log:
+        log.write({"step": 1, "loss": 2.5})
+        assert path.read_text() == '{"step": 1, "loss": 2.5}\n'
+
+
+def test_array_scalars_become_numbers_and_nan_becomes_null(path):
+    with MetricsLog(path) as log:
+        log.write({"step": np.int64(3), "loss": jnp.float32(1.5)})
+        log.write({"step": 4, "loss": float("nan"), "norm": np.float32("inf")})
+        assert list(log.read()) == [
+            {"step": 3, "loss": 1.5},
+            {"step": 4, "loss": None, "norm": None},
+        ]
+
+
+def test_reopening_appends(path):
+    for step in (1, 2):
+        with MetricsLog(path) as log:
+            log.write({"step": step})
+    with MetricsLog(path) as log:
+        assert [record["step"] for record in log.read()] == [1, 2]
+
+
+def test_resuming_moves_later_steps_aside(path):
+    with MetricsLog(path) as log:
+        for step in (10, 20, 30):
+            log.write({"step": step})
+            log.write({"note": f"after {step}"})
+        assert log.truncate_after(20) == 2
+        log.write({"step": 30, "again": True})
+        assert list(log.read()) == [
+            {"step": 10},
+            {"note": "after 10"},
+            {"step": 20},
+            {"note": "after 20"},
+            {"step": 30, "again": True},
+        ]
+        assert discarded(path) == '{"step": 30}\n{"note": "after 30"}\n'
+        assert log.truncate_after(30) == 0
+
+
+def test_cut_off_last_line_is_moved_aside_on_opening(path):
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    with MetricsLog(path) as log:
+        log.write({"step": 2})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert discarded(path) == '{"step": 2, "lo\n'
+
+
+def test_lines_that_are_no_object_are_moved_aside(path):
+    path.write_bytes(b'{"step": 1}\n\xff\x00\n[1]\n{"step": "x"}\n{"step": 2}\n')
+    with MetricsLog(path) as log:
+        assert [record["step"] for record in log.read()] == [1, 2]
+        assert log.truncate_after(5) == 3
+        assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_tensorboard_mirror_writes_events(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = TensorBoardLog(tmp_path, first_step=2)
+    log.write({"step": 3, "loss": jnp.float32(1.5), "note": "text", "bad": np.nan})
+    log.close()
+    (events,) = tmp_path.glob("events*")
+    content = events.read_bytes()
+    assert b"loss" in content
+    assert b"bad" not in content
+
+
+def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
+    real_import = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "tensorboardX":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match=r"pip install 'titans_eqx\[tensorboard\]'"):
+        TensorBoardLog(tmp_path)
+
+
+def test_file_is_valid_json_line_by_line(path):
+    with MetricsLog(path) as log:
+        log.write({"step": 1, "sample": "line\nbreak \u2028"})
+    assert [json.loads(line) for line in path.read_text().split("\n")[:-1]]

@@ -1,0 +1,93 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from titans_eqx.checkpoint.run_folder import LOCK_NAME, RunFolder, RunFolderError
+
+HOLD_LOCK = """
+import sys
+from pathlib import Path
+from titans_eqx.checkpoint.run_folder import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_folder_is_made_with_its_parents_and_only_a_lock(tmp_path):
+    with RunFolder(tmp_path / "runs" / "mac") as run:
+        assert run.checkpoints == run.path / "checkpoints"
+        assert run.metrics == run.path / "metrics.jsonl"
+        assert run.config == run.path / "config.toml"
+        assert run.samples == run.path / "samples.txt"
+        assert [entry.name for entry in run.path.iterdir()] == [LOCK_NAME]
+        holder = json.loads((run.path / LOCK_NAME).read_text())
+        assert holder == {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def test_second_use_in_one_process_is_refused_until_released(tmp_path):
+    with RunFolder(tmp_path):
+        with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()}"):
+            RunFolder(tmp_path)
+    RunFolder(tmp_path).release()
+
+
+def test_live_process_is_named_and_its_death_frees_the_folder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(RunFolderError, match=f"in use by process {process.pid} "):
+            RunFolder(tmp_path)
+        process.kill()
+    assert str(process.pid) in (tmp_path / LOCK_NAME).read_text()
+    RunFolder(tmp_path).release()
+
+
+def test_lock_left_by_another_host_is_not_overridden(tmp_path):
+    (tmp_path / LOCK_NAME).write_text('{"pid": 7, "host": "elsewhere"}')
+    with pytest.raises(RunFolderError, match="process 7 on elsewhere.*delete"):
+        RunFolder(tmp_path)
+
+
+def test_unwritable_folder_gives_one_line(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    with pytest.raises(RunFolderError, match=r"cannot write .*Permission denied") as e:
+        RunFolder(tmp_path)
+    assert "\n" not in str(e.value)
+
+
+def test_file_in_place_of_the_folder_gives_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot write to the run folder"):
+        RunFolder(tmp_path / "file" / "run")
+
+
+def test_fresh_start_moves_results_and_nothing_else(tmp_path):
+    with RunFolder(tmp_path) as run:
+        assert run.start_fresh() is None
+        for number in ("1", "2"):
+            run.checkpoints.mkdir()
+            (run.checkpoints / "step").write_text(number)
+            run.metrics.write_text(number)
+            (tmp_path / "mine.txt").write_text("the user's")
+            moved = run.start_fresh()
+            previous = tmp_path / "previous" / number
+            assert moved == previous
+            assert (previous / "checkpoints" / "step").read_text() == number
+            assert (previous / "metrics.jsonl").read_text() == number
+            assert not run.metrics.exists()
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert names == {"lock", "previous", "mine.txt"}

@@ -1,0 +1,62 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from tests.models.small import small_config
+from scripts.benchmark.flops import count_flops
+from titans_eqx.memory import chunked
+from titans_eqx.models import build_model, mac
+from titans_eqx.nn.remat import keep, recomputed
+from titans_eqx.sharding.varying import scan
+
+
+def test_kept_products_are_not_done_again(getkey):
+    w, x = jr.normal(getkey(), (2, 3, 3)), jr.normal(getkey(), (5, 2, 3, 3))
+
+    def gradient(transform):
+        def body(carry, x):
+            y = jnp.tanh(keep(jnp.einsum("hij,hjk->hik", carry, x)))
+            return carry + y, y
+
+        def loss(w, x):
+            return jnp.sum(scan(transform(body), w, x)[1] ** 2)
+
+        return jax.grad(loss, argnums=(0, 1))
+
+    plain = count_flops(gradient(lambda body: body), w, x)
+    assert count_flops(gradient(recomputed), w, x) == plain
+    assert count_flops(gradient(jax.checkpoint), w, x) > plain
+    for ours, theirs in zip(
+        gradient(recomputed)(w, x), gradient(lambda body: body)(w, x), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["mac", "mag"])
+def test_a_training_step_redoes_few_products(monkeypatch, variant):
+    config = small_config(
+        variant=variant,
+        d_model=64,
+        memory={"chunk_len": 16, "expansion": 4},
+        attention={"segment_len": 16, "window": 16},
+    )
+    model = eqx.filter_eval_shape(build_model, config, key=jr.key(0))
+    arrays, static = eqx.partition(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    tokens = jax.ShapeDtypeStruct((2, 64), jnp.int32)
+
+    def gradient_flops(transform):
+        for module in (chunked, mac):
+            monkeypatch.setattr(module, "recomputed", transform)
+
+        def loss(arrays, tokens):
+            model = eqx.combine(arrays, static)
+            return jnp.sum(jax.vmap(lambda row: model(row)[0])(tokens))
+
+        return count_flops(jax.grad(loss), arrays, tokens)
+
+    plain = gradient_flops(lambda body: body)
+    assert gradient_flops(recomputed) <= 1.08 * plain
+    assert gradient_flops(jax.checkpoint) >= 1.12 * plain

@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from titans_eqx.sharding.varying import scan, vary_like
+
+
+def over_devices(function, *arguments):
+    """Run a function on each device's part of the arguments."""
+    n_devices = jax.device_count()
+    assert n_devices > 1
+    mesh = jax.make_mesh(
+        (n_devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    spec = PartitionSpec("data")
+    sharded = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec)
+    return jax.jit(sharded)(*arguments)
+
+
+def test_a_scan_may_start_from_constants_on_every_device():
+    def running_sum(x):
+        return scan(lambda total, row: (total + row, total), jnp.zeros(()), x)[1]
+
+    x = jnp.arange(4.0 * jax.device_count())
+    expected = np.concatenate(
+        [np.cumsum(part) - part for part in np.asarray(x).reshape(-1, 4)]
+    )
+    np.testing.assert_array_equal(over_devices(running_sum, x), expected)
+
+
+def test_gradients_by_a_marked_constant_stay_on_their_device():
+    def slope(x):
+        zero = vary_like(jnp.zeros(()), x)
+        return jax.grad(lambda zero: jnp.sum((x + zero) ** 2))(zero)[None]
+
+    x = jnp.arange(1.0, jax.device_count() + 1)
+    np.testing.assert_array_equal(over_devices(slope, x), 2 * x)
+
+
+def test_nothing_changes_outside_shard_map():
+    tree = {"a": jnp.ones(3)}
+    assert vary_like(tree, jnp.zeros(2))["a"] is tree["a"]

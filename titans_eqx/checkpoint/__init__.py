@@ -1,0 +1,1 @@
+"""What makes files survive: checkpoints, manifests, run folders, array files."""

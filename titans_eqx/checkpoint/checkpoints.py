@@ -1,0 +1,288 @@
+"""Checkpoints: steps of arrays and metadata that survive crashes and bad disks.
+
+The steps themselves are written by orbax (``step_store.py``), which renames a finished
+one into place. What it leaves open is added here:
+
+- a manifest of hashes (``manifest.py``) is checked before anything is read: a step
+  without one does not count;
+- falling back from a damaged step to the one before it, with a report;
+- a check of every leaf's path, shape and dtype (``leaf_table.py``).
+"""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jaxtyping import PyTree
+
+from titans_eqx.errors import UserError
+from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
+from titans_eqx.checkpoint.manifest import DamagedError, check_manifest
+from titans_eqx.checkpoint.store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
+
+MIN_KEPT_STEPS: Final = 2
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be written or used; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What was read back from a checkpoint."""
+
+    step: int
+    arrays: PyTree  # structure, shapes, dtypes and shardings of the template
+    metadata: dict[str, Any]  # as given to save, after a round trip through JSON
+    refused: tuple[str, ...] = ()  # one line for each newer step that was damaged
+
+
+class Checkpoints:
+    """The checkpoints of one run, the latest few of them.
+
+    Saving returns as soon as the arrays have been copied off the devices (donating
+    them to the next training step is safe); a thread writes the rest.
+    """
+
+    def __init__(
+        self, folder: Path, *, keep: int = MIN_KEPT_STEPS, read_only: bool = False
+    ) -> None:
+        """Open the folder, and make it unless ``read_only``.
+
+        Args:
+            folder: Where the steps are, or will be.
+            keep: How many of the latest steps to keep, at least 2: the older one is
+                what a crash during a save, or a bad disk, leaves to continue from.
+            read_only: Change nothing in the folder, not even damaged steps: for
+                reading beside a run that is still training.
+
+        Raises:
+            CheckpointError: If ``keep`` is below 2, or the folder cannot be used.
+        """
+        if keep < MIN_KEPT_STEPS:
+            raise CheckpointError(
+                f"keep must be at least {MIN_KEPT_STEPS}, got {keep}: a damaged "
+                "checkpoint needs an older one to fall back to."
+            )
+        self.folder = Path(folder).absolute()
+        self.read_only = read_only
+        try:
+            self._store = StepStore(self.folder, keep=keep, read_only=read_only)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot use the checkpoint folder {self.folder}: {_one_line(error)}."
+            ) from error
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: tuple[int, Future[None]] | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        """Return itself; leaving the block calls ``close``."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Finish the save under way, and close."""
+        self.close()
+
+    def steps(self) -> list[int]:
+        """The steps in the folder, oldest first, damaged ones included."""
+        self.wait()
+        return self._store.steps()
+
+    def is_empty(self) -> bool:
+        """Whether no save has ever been completed here."""
+        return set(self.steps()) <= {self._store.unfinished_step()}
+
+    def save(self, step: int, arrays: PyTree, metadata: Mapping[str, Any]) -> None:
+        """Save a step; older ones than the latest ``keep`` are removed after it.
+
+        Args:
+            step: Number of training steps done, larger than every saved one.
+            arrays: Tree of arrays; of an Equinox module its array half.
+            metadata: What JSON can hold, below 16 MiB.
+
+        Raises:
+            CheckpointError: If this save cannot start, or the one before has failed.
+        """
+        if (latest := max(self.steps(), default=-1)) >= step:
+            raise CheckpointError(
+                f"cannot save step {step} in {self.folder}: step {latest} is there "
+                "already. Continue from it, or use another folder."
+            )
+        try:
+            document = {"leaves": leaf_table(arrays), "metadata": dict(metadata)}
+            size = len(json.dumps(document))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._save_failure(step, error) from error
+        if size > MAX_DOCUMENT_BYTES:
+            raise CheckpointError(
+                f"the metadata of step {step} has {size} bytes, allowed are "
+                f"{MAX_DOCUMENT_BYTES}."
+            )
+        try:
+            self._store.start_write(step, arrays, document)
+        except Exception as error:
+            raise self._save_failure(step, error) from error
+        self._saving = step, self._worker.submit(self._store.finish_write, step)
+
+    def wait(self) -> None:
+        """Block until the save under way is complete, its manifest included.
+
+        Raises:
+            CheckpointError: If that save has failed.
+        """
+        if self._saving is None:
+            return
+        (step, saving), self._saving = self._saving, None
+        try:
+            saving.result()
+        except Exception as error:
+            self._store.reopen()
+            raise self._save_failure(step, error) from error
+
+    def restore_latest(self, template: PyTree) -> Restored | None:
+        """Read the newest undamaged step.
+
+        Damaged steps newer than it are moved into ``corrupt/``, so that training on
+        from the older step can save them anew.
+
+        Args:
+            template: Tree of arrays or ``jax.ShapeDtypeStruct`` that says structure,
+                shapes, dtypes and shardings; no sharding means the first device.
+
+        Returns:
+            The step, or None if no save has ever been completed here.
+
+        Raises:
+            CheckpointError: If all steps are damaged, or the newest undamaged one
+                does not fit the template. Nothing is moved then.
+        """
+        refused: dict[int, str] = {}
+        steps, unfinished = self.steps(), self._store.unfinished_step()
+        for step in reversed(steps):
+            try:
+                arrays, metadata = self._read_step(step, template)
+            except DamagedError as error:
+                reason = "the save was cut off; " if step == unfinished else ""
+                refused[step] = f"step {step} is damaged: {reason}{error}"
+            else:
+                self._set_aside(refused)
+                return Restored(
+                    step=step,
+                    arrays=arrays,
+                    metadata=metadata,
+                    refused=tuple(refused.values()),
+                )
+        if not refused.keys() <= {unfinished}:
+            raise CheckpointError(
+                f"no usable checkpoint in {self.folder}: {'; '.join(refused.values())}."
+                " Start over with --fresh, which keeps these files."
+            )
+        self._set_aside(refused)
+        return None
+
+    def restore(self, step: int, template: PyTree) -> Restored:
+        """Read one step.
+
+        Args:
+            step: A member of ``steps()``.
+            template: As for ``restore_latest``.
+
+        Raises:
+            CheckpointError: If the step is not there, is damaged, or does not fit.
+        """
+        self._require_step(step)
+        try:
+            arrays, metadata = self._read_step(step, template)
+        except DamagedError as error:
+            raise CheckpointError(
+                f"step {step} in {self.folder} is damaged: {error}."
+            ) from error
+        return Restored(step=step, arrays=arrays, metadata=metadata)
+
+    def read_metadata(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
+        """Read the metadata of a step, and no arrays.
+
+        Args:
+            step: A member of ``steps()``; None for the newest whose metadata is whole
+                (its arrays may still turn out to be damaged).
+
+        Raises:
+            CheckpointError: If the step, or any step, is missing or damaged.
+        """
+        if step is not None:
+            self._require_step(step)
+        damage: list[str] = []
+        for candidate in reversed(self.steps()) if step is None else [step]:
+            try:
+                return candidate, self._read_document(candidate)["metadata"]
+            except DamagedError as error:
+                damage.append(f"step {candidate} is damaged: {error}")
+        raise CheckpointError(
+            f"no usable checkpoint in {self.folder}: "
+            f"{'; '.join(damage) or 'there is none'}."
+        )
+
+    def close(self) -> None:
+        """Finish the save under way and stop the threads; may be called twice.
+
+        Raises:
+            CheckpointError: If that save has failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._worker.shutdown()
+            self._store.close()
+
+    def _require_step(self, step: int) -> None:
+        if step not in (steps := self.steps()):
+            raise CheckpointError(f"no step {step} in {self.folder}, only {steps}.")
+
+    def _save_failure(self, step: int, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"cannot save step {step} in {self.folder}: {_one_line(error)}."
+        )
+
+    def _set_aside(self, refused: Mapping[int, str]) -> None:
+        if self.read_only or not refused:
+            return
+        try:
+            self._store.set_aside(list(refused))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot move damaged steps of {self.folder}: {_one_line(error)}."
+            ) from error
+
+    def _read_document(self, step: int) -> dict[str, Any]:
+        check_manifest(self._store.step_folder(step), within=f"{DOCUMENT_ITEM}/")
+        document = self._store.read_document(step)
+        if {"leaves", "metadata"} - document.keys():
+            raise DamagedError(f"{DOCUMENT_ITEM} lacks the table of leaves")
+        return document
+
+    def _read_step(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        check_manifest(self._store.step_folder(step))
+        document = self._read_document(step)
+        difference = first_difference(document["leaves"], leaf_table(template))
+        if difference is not None:
+            raise CheckpointError(
+                f"step {step} in {self.folder} does not fit: {difference}. Use the "
+                "configuration it was made with, or start over with --fresh."
+            )
+        try:
+            arrays = self._store.read_arrays(step, template)
+        except Exception as error:
+            # The files are as written, so this is not damage: do not fall back.
+            raise CheckpointError(
+                f"step {step} in {self.folder} is whole but cannot be restored: "
+                f"{_one_line(error)}."
+            ) from error
+        return arrays, document["metadata"]
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,114 @@
+"""The SHA-256 manifest of a checkpoint folder.
+
+A flipped bit in a stored array is not noticed by the array store: the restore succeeds,
+with wrong numbers. So every file of a finished folder is listed with its size and its
+hash, and nothing is read back before the list has been checked.
+
+The file ``manifest.json`` is ``{"format": 1, "files": {name: {"bytes", "sha256"}}}``,
+names relative to the folder, with forward slashes.
+"""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from titans_eqx.checkpoint.durable import write_durably
+
+MANIFEST_NAME: Final = "manifest.json"
+MANIFEST_FORMAT: Final = 1
+MAX_MANIFEST_BYTES: Final = 64 * 2**20
+
+
+class DamagedError(ValueError):
+    """A stored folder is not what was written; the message names the file."""
+
+
+def write_manifest(folder: Path) -> None:
+    """List every file below a finished folder with its size and hash.
+
+    Args:
+        folder: A folder to which nothing is written any more.
+
+    Raises:
+        OSError: If a file cannot be read or the manifest cannot be written.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": _hash_file(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST_NAME
+    }
+    manifest = {"format": MANIFEST_FORMAT, "files": files}
+    text = json.dumps(manifest, indent=1) + "\n"
+    write_durably(folder / MANIFEST_NAME, text.encode())
+
+
+def check_manifest(folder: Path, *, within: str = "") -> None:
+    """Compare the files of a folder with its manifest.
+
+    Files that the manifest does not list are ignored.
+
+    Args:
+        folder: The folder that holds the manifest.
+        within: Check only the files whose name starts with this, for instance
+            ``"metadata/"``; empty checks all.
+
+    Raises:
+        DamagedError: At the first file that is missing, or differs in size or hash,
+            and if the manifest itself is missing or unreadable.
+    """
+    for name, entry in _read_manifest(folder).items():
+        if not name.startswith(within):
+            continue
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise DamagedError(
+                    f"{name} has {size} bytes, written were {entry['bytes']}"
+                )
+            if _hash_file(path) != entry["sha256"]:
+                raise DamagedError(f"{name} has changed since it was written (SHA-256)")
+        except FileNotFoundError:
+            raise DamagedError(f"{name} is missing") from None
+        except OSError as error:
+            raise DamagedError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST_NAME
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise DamagedError(f"{MANIFEST_NAME} is missing") from None
+    except OSError as error:
+        raise DamagedError(
+            f"{MANIFEST_NAME} cannot be read: {error.strerror}"
+        ) from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise DamagedError(f"{MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError):
+        raise DamagedError(f"{MANIFEST_NAME} is not JSON") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise DamagedError(f"{MANIFEST_NAME} is not of format {MANIFEST_FORMAT}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not files:
+        raise DamagedError(f"{MANIFEST_NAME} lists no files")
+    for name, entry in files.items():
+        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+            raise DamagedError(f"{MANIFEST_NAME} has no size and hash for {name}")
+        # A crafted manifest must not make us open files elsewhere on the machine.
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DamagedError(f"{MANIFEST_NAME} names {name}, outside its folder")
+    return files

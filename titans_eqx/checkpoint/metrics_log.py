@@ -1,0 +1,156 @@
+"""``metrics.jsonl``: the numbers of a run, one JSON object per line.
+
+What a resumed run does over again, and a line that a crash has cut off, is moved to
+``metrics.discarded.jsonl`` beside it, so that no number is lost or counted twice.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from titans_eqx.checkpoint.durable import write_durably
+
+
+class MetricsLog:
+    """Appends records; each line is with the operating system when written."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file for appending, and move a cut-off last line aside.
+
+        Args:
+            path: The file; made if missing, its folder must exist.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        self.path = Path(path)
+        self.discarded_path = self.path.with_suffix(".discarded.jsonl")
+        lines = self._lines()
+        if lines and not lines[-1].endswith(b"\n"):
+            self._replace(kept=lines[:-1], discarded=lines[-1:])
+        self._file = self.path.open("ab")
+
+    def __enter__(self) -> "MetricsLog":
+        """Return itself; leaving the block closes the file."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line.
+
+        Args:
+            record: ``step`` and numbers by name, Python's or scalars of arrays. A
+                number that is not finite is written as null (JSON has no NaN).
+        """
+        plain = {name: _plain(value) for name, value in record.items()}
+        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def truncate_after(self, step: int) -> int:
+        """Move lines of later steps aside, and lines that are no JSON object.
+
+        A line without ``step`` belongs to the line before it.
+
+        Args:
+            step: The step that training continues from.
+
+        Returns:
+            The number of lines moved.
+        """
+        kept: list[bytes] = []
+        discarded: list[bytes] = []
+        line_step = 0
+        for line in self._lines():
+            record = _parse(line)
+            if record is not None:
+                line_step = record.get("step", line_step)
+            is_kept = record is not None and line_step <= step
+            (kept if is_kept else discarded).append(line)
+        if discarded:
+            self._file.close()
+            self._replace(kept=kept, discarded=discarded)
+            self._file = self.path.open("ab")
+        return len(discarded)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield the records, oldest first; lines that are no JSON object are left out.
+
+        Yields:
+            The record of a line.
+        """
+        for line in self._lines():
+            if (record := _parse(line)) is not None:
+                yield record
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._file.close()
+
+    def _lines(self) -> list[bytes]:
+        if not self.path.exists():
+            return []
+        return self.path.read_bytes().splitlines(keepends=True)
+
+    def _replace(self, *, kept: list[bytes], discarded: list[bytes]) -> None:
+        # Side file first: a crash between the two repeats lines, but loses none.
+        with self.discarded_path.open("ab") as file:
+            for line in discarded:
+                file.write(line.rstrip(b"\r\n") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        write_durably(self.path, b"".join(kept))
+
+
+class TensorBoardLog:
+    """Mirrors records into TensorBoard event files (extra ``tensorboard``)."""
+
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        """Open the folder.
+
+        Args:
+            folder: Folder of the event files.
+            first_step: Later events of earlier runs are hidden from here on.
+
+        Raises:
+            ImportError: If the package tensorboardX is missing.
+        """
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoard output needs the package tensorboardX: "
+                "pip install 'titans_eqx[tensorboard]'"
+            ) from error
+        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add the numbers of a record at its ``step``."""
+        for name, value in record.items():
+            plain = _plain(value)
+            if name != "step" and isinstance(plain, int | float):
+                self._writer.add_scalar(name, plain, int(record["step"]))
+
+    def close(self) -> None:
+        """Write out what is buffered, and close."""
+        self._writer.close()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and isinstance(record.get("step", 0), int)
+    return record if is_record else None

@@ -1,0 +1,183 @@
+"""Steps on disk as orbax writes them: one item of arrays, one JSON document.
+
+The only file that knows orbax. It serves one process; several devices are fine.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree
+
+from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.leaf_table import abstract_leaf
+from titans_eqx.checkpoint.manifest import (
+    MANIFEST_NAME,
+    DamagedError,
+    write_manifest,
+)
+
+DOCUMENT_ITEM: Final = "metadata"
+CORRUPT_FOLDER: Final = "corrupt"
+MAX_DOCUMENT_BYTES: Final = 16 * 2**20
+# Names the step being saved, from before its first byte until its manifest is there.
+SAVING_MARK: Final = "saving"
+
+
+class StepStore:
+    """Numbered steps in a folder, the latest few of them, written in the background."""
+
+    def __init__(self, folder: Path, *, keep: int, read_only: bool) -> None:
+        """Open the folder; unless ``read_only``, make it and remove cut-off writes.
+
+        Raises:
+            OSError: If the folder cannot be used.
+        """
+        if read_only and not folder.is_dir():
+            raise FileNotFoundError("there is no such folder")
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._keep = keep
+        self._read_only = read_only
+        self._manager = self._open_manager()
+
+    def steps(self) -> list[int]:
+        """The steps that have a folder, whole or not, oldest first."""
+        # From the disk: the manager remembers what another process has since changed.
+        return sorted(
+            int(entry.name)
+            for entry in self.folder.iterdir()
+            if entry.name.isdecimal() and entry.is_dir()
+        )
+
+    def step_folder(self, step: int) -> Path:
+        """Where a step is kept once it is complete."""
+        return self.folder / str(step)
+
+    def start_write(self, step: int, arrays: PyTree, document: dict[str, Any]) -> None:
+        """Copy the arrays off the devices and start writing.
+
+        Raises:
+            RuntimeError: If the step is refused, or the store is for reading only.
+            Exception: Whatever orbax raises.
+        """
+        if self._read_only:
+            raise RuntimeError("the folder was opened for reading only")
+        items = ocp.args.Composite(
+            arrays=ocp.args.StandardSave(  # pyright: ignore[reportCallIssue]
+                eqx.filter(arrays, _has_content)
+            ),
+            **{DOCUMENT_ITEM: ocp.args.JsonSave(document)},  # pyright: ignore
+        )
+        write_durably(self.folder / SAVING_MARK, str(step).encode())
+        if not self._manager.save(step, args=items):
+            raise RuntimeError("orbax refused the step")
+
+    def finish_write(self, step: int) -> None:
+        """Block until the step is in place and old ones are gone; write its manifest.
+
+        Raises:
+            Exception: Whatever went wrong in the background.
+        """
+        self._manager.wait_until_finished()
+        write_manifest(self.step_folder(step))
+        (self.folder / SAVING_MARK).unlink(missing_ok=True)
+
+    def unfinished_step(self) -> int | None:
+        """The step whose write was cut off before its manifest was there, if any."""
+        try:
+            step = int((self.folder / SAVING_MARK).read_text())
+        except (OSError, ValueError):
+            return None
+        has_manifest = (self.step_folder(step) / MANIFEST_NAME).exists()
+        return None if has_manifest else step
+
+    def read_document(self, step: int) -> dict[str, Any]:
+        """Read the JSON document of a step, after a look at its size.
+
+        Raises:
+            DamagedError: If it cannot be read, or is no dictionary.
+        """
+        folder = self.step_folder(step) / DOCUMENT_ITEM
+        size = sum(path.stat().st_size for path in folder.glob("*"))
+        if size > 2 * MAX_DOCUMENT_BYTES:
+            raise DamagedError(
+                f"{DOCUMENT_ITEM} has {size} bytes, more than is ever written"
+            )
+        item = ocp.args.JsonRestore()
+        try:
+            document = self._restore(step, DOCUMENT_ITEM, item)
+        except (Exception, RecursionError) as error:
+            raise DamagedError(f"{DOCUMENT_ITEM} cannot be read: {error}") from error
+        if not isinstance(document, dict):
+            raise DamagedError(f"{DOCUMENT_ITEM} is not a dictionary")
+        return document
+
+    def read_arrays(self, step: int, template: PyTree) -> PyTree:
+        """Read the arrays of a step onto the template's shardings.
+
+        Raises:
+            Exception: Whatever orbax raises.
+        """
+        stored, empty = eqx.partition(template, _has_content)
+        item = ocp.args.StandardRestore(
+            jax.tree.map(abstract_leaf, stored)  # pyright: ignore[reportCallIssue]
+        )
+        restored = self._restore(step, "arrays", item)
+        return eqx.combine(
+            restored, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty)
+        )
+
+    def set_aside(self, steps: list[int]) -> None:
+        """Move steps into the folder ``corrupt``, out of the way of later writes.
+
+        Raises:
+            OSError: If they cannot be moved.
+        """
+        (self.folder / CORRUPT_FOLDER).mkdir(exist_ok=True)
+        for step in steps:
+            target = self.folder / CORRUPT_FOLDER / str(step)
+            copies = 1
+            while target.exists():
+                copies += 1
+                target = target.with_name(f"{step}-{copies}")
+            self.step_folder(step).rename(target)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Look at the disk anew, after a failed write or a moved step."""
+        # A failed manager goes on naming the failed step, and says so when closed.
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._manager = self._open_manager()
+
+    def close(self) -> None:
+        """Stop the threads; nothing may be under way."""
+        self._manager.close()
+
+    def _open_manager(self) -> ocp.CheckpointManager:
+        policies = ocp.checkpoint_managers
+        return ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.LatestN(self._keep),
+                save_decision_policy=policies.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=not self._read_only,
+                create=False,
+                read_only=self._read_only,
+            ),
+        )
+
+    def _restore(self, step: int, name: str, item: Any) -> Any:
+        items = ocp.args.Composite(**{name: item})
+        return self._manager.restore(step, args=items)[name]
+
+
+def _has_content(leaf: Array | jax.ShapeDtypeStruct) -> bool:
+    """False for arrays of no numbers, which orbax refuses (no persistent tokens)."""
+    return leaf.size > 0

@@ -1,0 +1,1 @@
+"""The commands behind `scripts/` and the console scripts: parse, call one function."""

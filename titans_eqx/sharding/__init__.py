@@ -1,0 +1,1 @@
+"""Devices: the mesh, partition specs, and constants inside `shard_map`."""

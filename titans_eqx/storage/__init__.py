@@ -1,1 +1,0 @@
-"""Files that survive crashes, and descriptions of what is in them."""
