@@ -3,11 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from titans_eqx.config import (
-    ConfigError,
-    load_config,
-)
+from titans_eqx.config import ConfigError, load_config
 
+TASK = '[data]\nsource = "task"\n[data.task]\n'
 WRONG_TEXTS = {
     "unknown key": (
         "[model]\nd_modle = 3",
@@ -88,17 +86,23 @@ WRONG_TEXTS = {
     "empty path": ('[data]\npath = ""', "data.path must be a file, a folder or a glob"),
     "empty paths": ("[data]\neval_path = []", "data.eval_path must be a file, a fold"),
     "path of numbers": ("[data]\npath = [1]", "or a list of these, got [1]"),
-    "layers by another name": (
-        '[model.memory]\nlayers = "some"',
-        'model.memory.layers must be "all" or a list of layer numbers, counted from 0',
+    "pattern of numbers": (
+        "[model]\npattern = [1]",
+        "model.pattern must be the name of a block, or a list of names, got [1]",
     ),
-    "no layers": ("[model.memory]\nlayers = []", "a list of layer numbers"),
-    "negative layer": ("[model.memory]\nlayers = [-1]", "counted from 0, got [-1]"),
-    "truth value as a layer": ("[model.memory]\nlayers = [true]", "got [true]"),
-    "layer twice": ("[model.memory]\nlayers = [1, 1]", "must name a layer only once"),
-    "layer beyond the last": (
-        "[model.memory]\nlayers = [0, 4]",
-        "model.memory.layers must name layers from 0 to 3 (model.n_layers = 4), got 4",
+    "no pattern": ("[model]\npattern = []", "model.pattern must be the name of a blo"),
+    "length of the pattern": (
+        '[model]\nn_layers = 5\npattern = ["transformer", "mac"]',
+        "model.n_layers must be a multiple of the length of model.pattern, got 5 and "
+        "2; n_layers = 6 would do",
+    ),
+    "depth of the delta rule": (
+        '[model.memory]\nrule = "delta"',
+        'model.memory.depth must be 1 with model.memory.rule = "delta", got 2',
+    ),
+    "convolution in mac": (
+        "[model.attention]\nkernel_size = 4",
+        'model.attention.kernel_size must be 1 with a "mac" block, got 4',
     ),
     "memory heads": (
         "[model.memory]\nn_heads = 5",
@@ -131,6 +135,48 @@ WRONG_TEXTS = {
         "train.batch_size must be a multiple of mesh.data, got 16 and 3; "
         "batch_size = 18 would do",
     ),
+    "task": (
+        TASK + 'name = "mqr"',
+        'data.task.name must be one of "mqar", "in_context_recall", "noisy_recall", ',
+    ),
+    "task of no text": (TASK + "name = 3", '"needle", "who_is_where", got 3'),
+    "task as a scalar": (
+        '[data]\nsource = "task"\ntask = "mqar"',
+        'data.task is a section and holds keys, got "mqar"',
+    ),
+    "key of another task": (
+        TASK + "noise = 0.2",
+        'data.task.noise is not a key of data.task.name = "mqar"; its keys are name, '
+        "train_examples, eval_examples, vocab_size, n_pairs, power",
+    ),
+    "misspelt key of a task": (
+        TASK + "n_piars = 3",
+        "data.task.n_piars is not a key; did you mean data.task.n_pairs?",
+    ),
+    "section in a task": (TASK + "needle = {}", "data.task.needle is not a key of"),
+    "size of a task": (
+        TASK + 'name = "needle"\nn_digits = 19',
+        "my.toml: data.task.n_digits must be <= 18, got 19",
+    ),
+    "gap in a range": (
+        TASK + 'name = "needle"\ndepth = -0.5',
+        "data.task.depth must be from 0 to 1, or -1 for anywhere, got -0.5",
+    ),
+    "sizes of a task": (
+        TASK + "vocab_size = 8\nn_pairs = 4",
+        "data.task.n_pairs must be <= 3 with data.task.name = "
+        '"mqar" and data.task.vocab_size = 8, got 4',
+    ),
+    "haystack": (
+        TASK + 'name = "needle"\nneedle = "number"',
+        'data.task.needle = "number" hides its needle in a text: name its file in '
+        'data.task.haystack, or use "passkey"',
+    ),
+    "task without source": (
+        "[data.task]\nn_pairs = 8",
+        'data.task has no effect with data.source = "stdlib"; leave it out, or set '
+        'data.source = "task"',
+    ),
     "syntax": ("[model]\nd_model =", "not valid TOML: Invalid value (at "),
     "key twice": ("[mesh]\ndata = 1\ndata = 1", "not valid TOML: "),
     "endless number": (f"a = {'1' * 5000}", "not valid TOML: "),
@@ -154,10 +200,10 @@ def test_several_errors_are_counted(refusal):
 @pytest.mark.parametrize(
     "usable",
     [
-        '[model]\nvariant = "transformer"\nd_model = 100\n'
+        '[model]\npattern = "transformer"\nd_model = 100\n'
         "[model.memory]\nn_heads = 3\n[model.attention]\nn_heads = 2",
-        '[model]\nvariant = "lmm"\nd_model = 33\n[model.memory]\nn_heads = 3',
-        '[model]\nvariant = "mag"\n[model.memory]\nchunk_len = 30',
+        '[model]\npattern = "lmm"\nd_model = 33\n[model.memory]\nn_heads = 3',
+        '[model]\npattern = "mag"\n[model.memory]\nchunk_len = 30',
         '[model]\nvocab_size = 10\n[data]\ntokenizer = "tokenizer.json"',
     ],
 )

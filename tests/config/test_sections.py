@@ -1,12 +1,16 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
 from titans_eqx.config import (
+    AnyTask,
     AttentionConfig,
     DataConfig,
     MemoryConfig,
     MeshConfig,
     ModelConfig,
+    MqarConfig,
     OptimizerConfig,
     RunConfig,
     TrainConfig,
@@ -20,7 +24,7 @@ SECTIONS = {
     "optimizer": OptimizerConfig,
     "train": TrainConfig,
     "mesh": MeshConfig,
-}
+} | {f"data.task: {kind().name}": kind for kind in get_args(AnyTask)}
 
 
 @pytest.mark.parametrize("section", [*SECTIONS.values(), RunConfig])
@@ -44,5 +48,7 @@ def test_every_key_is_described(name: str):
 def test_a_section_built_in_code_is_checked():
     with pytest.raises(ValueError, match="n_heads"):
         MemoryConfig(n_heads=0)
+    with pytest.raises(ValueError, match=r"n_pairs must be <= 63 .* got 64"):
+        MqarConfig(n_pairs=64)
     with pytest.raises(ValueError, match=r"multiple of model\.memory\.n_heads"):
         ModelConfig(d_model=100, memory=MemoryConfig(n_heads=3))

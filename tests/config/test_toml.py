@@ -1,11 +1,13 @@
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from titans_eqx.config import (
+    AnyTask,
     DataConfig,
     OptimizerConfig,
     RunConfig,
@@ -23,16 +25,24 @@ def test_every_shipped_config_loads_and_reads_back(load, path):
     assert load(to_toml(config)) == config
 
 
-def test_resolved_text_shows_every_key(load):
-    text = to_toml(RunConfig())
+def shown_keys(text):
     section, found = "", set()
     for line in text.splitlines():
         if heading := re.fullmatch(r"\[(.*)\]", line):
             section = heading[1]
         elif key := re.match(r"(?:# )?(\w+) ", line):
             found.add(f"{section}.{key[1]}")
+    return found
+
+
+def test_resolved_texts_show_every_key_and_read_back(load):
+    assert load(to_toml(RunConfig())) == RunConfig()
+    found = set()
+    for kind in get_args(AnyTask):
+        config = RunConfig(data=DataConfig(source="task", task=kind()))
+        assert load(to_toml(config)) == config
+        found |= shown_keys(to_toml(config))
     assert found == set(KEYS)
-    assert load(text) == RunConfig()
 
 
 @given(

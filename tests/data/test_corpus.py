@@ -147,28 +147,28 @@ def test_corpus_of_no_documents_is_an_error() -> None:
 
 def test_sides_of_the_split_share_no_document(write_files: Callable) -> None:
     folder = write_files({f"{number}.txt": b"text" for number in range(50)})
-    train, held_out = open_corpora("stdlib", folder, None, 0.2, ByteTokenizer())
-    assert (train.name, held_out.name) == ("the training text", "the held-out text")
-    assert not set(train.documents) & set(held_out.documents)
-    assert len(train.documents) + len(held_out.documents) == 50
+    train, evaluated = open_corpora("stdlib", folder, None, 0.2, ByteTokenizer())
+    assert (train.name, evaluated.name) == ("the training text", "the held-out text")
+    assert not set(train.documents) & set(evaluated.documents)
+    assert len(train.documents) + len(evaluated.documents) == 50
 
 
 def test_eval_path_replaces_the_split_and_leaves_training(
     write_files: Callable,
 ) -> None:
     folder = write_files(FILES)
-    train, held_out = open_corpora(
+    train, evaluated = open_corpora(
         "stdlib", folder, folder / "b.txt", 0.5, ByteTokenizer()
     )
     assert [one.name for one in train.documents] == ["a.txt", "c.txt"]
-    assert [one.name for one in held_out.documents] == ["b.txt"]
+    assert [one.name for one in evaluated.documents] == ["b.txt"]
     with pytest.raises(DataError, match="nothing is left to train on"):
         open_corpora("stdlib", folder, folder, 0.5, ByteTokenizer())
 
 
 def test_stdlib_opens_with_no_path() -> None:
-    train, held_out = open_corpora("stdlib", None, None, 0.05, ByteTokenizer())
-    assert train.n_bytes > held_out.n_bytes > 0
+    train, evaluated = open_corpora("stdlib", None, None, 0.05, ByteTokenizer())
+    assert train.n_bytes > evaluated.n_bytes > 0
 
 
 def test_encoded_corpus_equals_encoded_documents(
@@ -184,7 +184,7 @@ def test_encoded_corpus_equals_encoded_documents(
 
 
 @pytest.mark.parametrize("end", [b"\n", "\u7d71".encode()], ids=["lines", "one line"])
-def test_long_document_is_encoded_in_pieces_without_loss(
+def test_long_document_is_encoded_in_blocks_without_loss(
     write_files: Callable,
     bpe: FileTokenizer,
     monkeypatch: pytest.MonkeyPatch,

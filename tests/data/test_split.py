@@ -16,23 +16,23 @@ MANY = tuple(document(f"chapter_{number}.txt") for number in range(1000))
 
 
 def test_split_is_a_partition_of_about_the_asked_size() -> None:
-    train, held_out = split_documents(MANY, 0.1)
-    assert set(train) | set(held_out) == set(MANY)
-    assert not set(train) & set(held_out)
-    assert 70 < len(held_out) < 130
+    train, eval_side = split_documents(MANY, 0.1)
+    assert set(train) | set(eval_side) == set(MANY)
+    assert not set(train) & set(eval_side)
+    assert 70 < len(eval_side) < 130
 
 
 def test_split_does_not_depend_on_order() -> None:
-    train, held_out = split_documents(MANY, 0.1)
-    again_train, again_held_out = split_documents(MANY[::-1], 0.1)
+    train, eval_side = split_documents(MANY, 0.1)
+    again_train, again_eval_side = split_documents(MANY[::-1], 0.1)
     assert again_train == train[::-1]
-    assert again_held_out == held_out[::-1]
+    assert again_eval_side == eval_side[::-1]
 
 
 def test_adding_documents_moves_no_other() -> None:
-    _, held_out = split_documents(MANY[:300], 0.1)
-    _, more_held_out = split_documents(MANY, 0.1)
-    assert set(more_held_out) & set(MANY[:300]) == set(held_out)
+    _, eval_side = split_documents(MANY[:300], 0.1)
+    _, more_eval_side = split_documents(MANY, 0.1)
+    assert set(more_eval_side) & set(MANY[:300]) == set(eval_side)
 
 
 def test_moving_the_folder_changes_nothing() -> None:
@@ -54,25 +54,25 @@ def test_larger_fraction_holds_out_a_superset() -> None:
 @pytest.mark.parametrize("eval_fraction", [0.0001, 0.05, 0.5, 0.9999])
 def test_no_side_is_empty(n_documents: int, eval_fraction: float) -> None:
     few = MANY[:n_documents]
-    train, held_out = split_documents(few, eval_fraction)
+    train, eval_side = split_documents(few, eval_fraction)
     assert train
-    assert held_out
-    assert split_documents(few[::-1], eval_fraction) == (train[::-1], held_out[::-1])
+    assert eval_side
+    assert split_documents(few[::-1], eval_fraction) == (train[::-1], eval_side[::-1])
 
 
 @pytest.mark.parametrize("is_twin", [True, False])
 def test_two_documents_give_one_to_each_side(is_twin: bool) -> None:
     name = "chapter_0.txt" if is_twin else "chapter_1.txt"
     other = Document(name=name, path=Path("/other"), offset=0, length=10)
-    train, held_out = split_documents((MANY[0], other), 0.05)
-    assert {len(train), len(held_out)} == {1}
+    train, eval_side = split_documents((MANY[0], other), 0.05)
+    assert {len(train), len(eval_side)} == {1}
 
 
 def test_end_of_a_single_file_is_held_out(write_files: Callable) -> None:
     folder = write_files({"book.txt": b"0123456789" * 20})
-    train, held_out = split_documents(find_documents("stdlib", folder), 0.05)
+    train, eval_side = split_documents(find_documents("stdlib", folder), 0.05)
     assert b"".join(train[0].chunks()) == b"0123456789" * 19
-    assert b"".join(held_out[0].chunks()) == b"0123456789"
+    assert b"".join(eval_side[0].chunks()) == b"0123456789"
 
 
 @pytest.mark.parametrize("eval_fraction", [0.2, 0.3, 0.4, 0.5, 0.6])
@@ -81,8 +81,8 @@ def test_single_file_is_not_cut_inside_a_character(
 ) -> None:
     text = "統計😀é"
     folder = write_files({"book.txt": text.encode()})
-    train, held_out = split_documents(find_documents("stdlib", folder), eval_fraction)
-    parts = [b"".join(side[0].chunks()).decode() for side in (train, held_out)]
+    train, eval_side = split_documents(find_documents("stdlib", folder), eval_fraction)
+    parts = [b"".join(side[0].chunks()).decode() for side in (train, eval_side)]
     assert "".join(parts) == text
     assert all(parts)
 

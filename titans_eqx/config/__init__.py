@@ -10,5 +10,15 @@ from titans_eqx.config.run import MeshConfig as MeshConfig
 from titans_eqx.config.run import OptimizerConfig as OptimizerConfig
 from titans_eqx.config.run import RunConfig as RunConfig
 from titans_eqx.config.run import TrainConfig as TrainConfig
+from titans_eqx.config.task import AnyTask as AnyTask
+from titans_eqx.config.task import CompressionConfig as CompressionConfig
+from titans_eqx.config.task import FuzzyRecallConfig as FuzzyRecallConfig
+from titans_eqx.config.task import InContextRecallConfig as InContextRecallConfig
+from titans_eqx.config.task import MemorizationConfig as MemorizationConfig
+from titans_eqx.config.task import MqarConfig as MqarConfig
+from titans_eqx.config.task import NeedleConfig as NeedleConfig
+from titans_eqx.config.task import NoisyRecallConfig as NoisyRecallConfig
+from titans_eqx.config.task import SelectiveCopyingConfig as SelectiveCopyingConfig
 from titans_eqx.config.task import TaskConfig as TaskConfig
+from titans_eqx.config.task import WhoIsWhereConfig as WhoIsWhereConfig
 from titans_eqx.config.toml import to_toml as to_toml

@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from titans_eqx.config.keys import KEYS, SECTIONS, dotted, suggestion
+from titans_eqx.config.keys import KEYS, SECTIONS, dotted, suggestion, task_keys
 from titans_eqx.config.section import COMBINATION
 from titans_eqx.config.toml import toml_text
 from titans_eqx.errors import UserError
@@ -31,55 +31,67 @@ class ConfigError(UserError):
     """A configuration cannot be used; the message is one line."""
 
     def __init__(self, message: str) -> None:
-        """Keep the message on one line.
-
-        Args:
-            message: Names of files and overrides in it may hold line breaks.
-        """
+        """Keep the message on one line: files and overrides may hold line breaks."""
         super().__init__(" ".join(message.splitlines()))
 
 
 def refusal(
     error: ValidationError, path: str, overrides: dict[str, str]
 ) -> ConfigError:
-    """Put the first of pydantic's complaints on one line.
+    """The error to raise for a configuration, with who set the wrong keys.
 
     Args:
         error: What pydantic found in a whole configuration.
         path: The file that was read.
         overrides: Dotted key -> the override that set it, as the user wrote it.
+    """
+    first = error.errors(include_url=False)[0]
+    keys = first.get("ctx", {}).get("keys", (_key(first["loc"]),))
+    used = " ".join(f"--set {overrides[key]}" for key in keys if key in overrides)
+    if used and first["type"] == COMBINATION:
+        used = f"{path} with {used}"
+    return ConfigError(f"{used or path}: {complaint(error)}")
+
+
+def complaint(error: ValidationError, *sections: str) -> str:
+    """The first of pydantic's complaints on one line, and the number of the others.
+
+    Args:
+        error: What pydantic found.
+        *sections: Where in a whole configuration the checked section belongs.
 
     Returns:
-        The error to raise.
+        Key, rule, value found, nearest spelling.
     """
     first, *others = error.errors(include_url=False)
-    keys = first.get("ctx", {}).get("keys", (dotted(first["loc"]),))
-    rest = f" (and {len(others)} more)" if others else ""
-    return ConfigError(
-        f"{_origin(first, keys, path, overrides)}: {_describe(first)}{rest}"
-    )
+    first["loc"] = (*sections, *first["loc"])
+    return _describe(first) + (f" (and {len(others)} more)" if others else "")
 
 
-def _origin(
-    error: ErrorDetails, keys: tuple[str, ...], path: str, overrides: dict[str, str]
-) -> str:
-    """Who set the keys: the file, overrides, or both."""
-    used = " ".join(f"--set {overrides[key]}" for key in keys if key in overrides)
-    if error["type"] == COMBINATION and used:
-        return f"{path} with {used}"
-    return used or path
+def _key(location: tuple[int | str, ...]) -> str:
+    # Below a section that has a choice of keys, pydantic puts the name of the choice.
+    if location[:2] == ("data", "task"):
+        location = location[:2] + location[3:]
+    return dotted(location)
 
 
 def _describe(error: ErrorDetails) -> str:
-    """Key, rule, value found, nearest spelling."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == COMBINATION:
         return context["rule"]
-    key, found = dotted(error["loc"]), error["input"]
+    key, found = _key(error["loc"]), error["input"]
     if kind == "extra_forbidden":
+        if key in KEYS:  # of another task
+            name = str(error["loc"][2])
+            return (
+                f'{key} is not a key of data.task.name = "{name}"; its keys are '
+                f"{', '.join(task_keys(name))}"
+            )
         return unknown_name(key, is_section=isinstance(found, dict))
-    if kind == "model_type":
+    if kind in ("model_type", "model_attributes_type"):
         return f"{key} is a section and holds keys, got {shown(found)}"
+    if kind == "union_tag_invalid":
+        return f"{key}.name {_choice(context['expected_tags'], found['name'])}"
     if kind == "literal_error":
         return f"{key} {_choice(context['expected'], found)}"
     wanted = _WANTED[kind].format(**context) if kind in _WANTED else error["msg"]
@@ -87,15 +99,7 @@ def _describe(error: ErrorDetails) -> str:
 
 
 def unknown_name(name: str, *, is_section: bool = False) -> str:
-    """Say that a key or section does not exist.
-
-    Args:
-        name: Dotted name.
-        is_section: Whether it was used as a section.
-
-    Returns:
-        The message, with the nearest name that exists if there is one.
-    """
+    """Say that a dotted name is no key or section, and which the nearest one is."""
     if is_section:
         return f"{name} is not a section{suggestion(name, SECTIONS)}"
     near = suggestion(name, KEYS) or suggestion(name, SECTIONS)
@@ -103,14 +107,7 @@ def unknown_name(name: str, *, is_section: bool = False) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as TOML, cut if it is long.
-
-    Args:
-        value: What a file or an override holds.
-
-    Returns:
-        At most `MAX_SHOWN` characters, on one line.
-    """
+    """A value as TOML, on one line, cut at `MAX_SHOWN` characters."""
     text = toml_text(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 

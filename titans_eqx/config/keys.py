@@ -3,10 +3,11 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, get_args
 
 from titans_eqx.config.run import RunConfig
 from titans_eqx.config.section import Section
+from titans_eqx.config.task import AnyTask
 from titans_eqx.config.toml import toml_text
 
 SIMILARITY: Final = 0.6  # of two spellings, in [0, 1], from which on one is suggested
@@ -14,28 +15,28 @@ SIMILARITY: Final = 0.6  # of two spellings, in [0, 1], from which on one is sug
 
 def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, bool]]:
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield f"{prefix}{name}", True
+        kinds = [field.annotation, *get_args(field.annotation)]
+        below = [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
+        yield f"{prefix}{name}", bool(below)
+        for kind in below:
             yield from _walk(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", False
 
 
-_ALL: Final = tuple(_walk(RunConfig, ""))
-SECTIONS: Final = tuple(name for name, is_section in _ALL if is_section)
-KEYS: Final = tuple(name for name, is_section in _ALL if not is_section)
+# Tasks share keys: a dict keeps one of each.
+_ALL: Final = dict(_walk(RunConfig, ""))
+SECTIONS: Final = tuple(name for name, is_section in _ALL.items() if is_section)
+KEYS: Final = tuple(name for name, is_section in _ALL.items() if not is_section)
+
+
+def task_keys(name: str) -> tuple[str, ...]:
+    """The keys of `data.task` with `data.task.name = name`."""
+    tasks = get_args(AnyTask)
+    (kind,) = (kind for kind in tasks if kind.model_fields["name"].default == name)
+    return tuple(kind.model_fields)
 
 
 def dotted(parts: Iterable[object]) -> str:
-    """Join the parts of a name, quoting those that TOML would quote.
-
-    Args:
-        parts: Names of sections, then of the key.
-
-    Returns:
-        The dotted name, on one line.
-    """
+    """Join the parts of a name, on one line, quoting those that TOML would quote."""
     return ".".join(
         str(part) if re.fullmatch(r"[\w-]+", str(part)) else toml_text(str(part))
         for part in parts

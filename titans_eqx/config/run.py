@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.model import ModelConfig
 from titans_eqx.config.section import Section, combination_error
-from titans_eqx.config.task import TaskConfig
+from titans_eqx.config.task import MqarConfig, TaskConfig
 
 BYTES_VOCAB_SIZE: Final = 256
 MAX_SEED: Final = 2**32 - 1
@@ -68,13 +68,25 @@ class DataConfig(Section):
         default=0, ge=0, le=MAX_SEED, description="order of the training sequences"
     )
     task: TaskConfig = Field(
-        default=TaskConfig(), description='the task of data.source = "task"'
+        default=MqarConfig(), description='the task of data.source = "task"'
     )
 
     @property
     def training_lengths(self) -> tuple[int, ...]:
         """Tokens in a sequence of step 0, 1, ...; then the first has its turn again."""
         return self.lengths or (self.seq_len,)
+
+    @model_validator(mode="after")
+    def _check_task(self) -> "DataConfig":
+        # Not whether it was set: a resolved configuration sets every key.
+        if self.source != "task" and self.task != MqarConfig():
+            raise combination_error(
+                f'data.task has no effect with data.source = "{self.source}"; leave it '
+                'out, or set data.source = "task"',
+                "data.source",
+                *(f"data.task.{key}" for key in type(self.task).model_fields),
+            )
+        return self
 
 
 class OptimizerConfig(Section):
@@ -113,7 +125,7 @@ class TrainConfig(Section):
     eval_every: int = Field(
         default=200, ge=0, description="steps between evaluations; 0 = never"
     )
-    eval_rows: int = Field(
+    eval_examples: int = Field(
         default=64, ge=1, description="held-out sequences in an evaluation"
     )
     checkpoint_every: int = Field(

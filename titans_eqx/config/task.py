@@ -1,66 +1,193 @@
-"""The configuration of a synthetic task; which keys count depends on its name."""
+"""The configuration of the synthetic tasks: `name` decides which keys there are.
 
-from typing import Literal
+The tasks themselves are in `titans_eqx.data.synthetic`; their sizes, ranges and
+defaults are declared here only.
+"""
 
-from pydantic import Field
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from titans_eqx.config.section import Section
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-TaskName = Literal[
-    "mqar",
-    "in_context_recall",
-    "noisy_recall",
-    "fuzzy_recall",
-    "selective_copying",
-    "compression",
-    "memorization",
-    "needle",
-    "who_is_where",
+from titans_eqx.config.section import Section, combination_error
+
+ANYWHERE: Final = -1.0  # depth of a needle that may lie anywhere
+
+
+def _as_depth(depth: float) -> float:
+    if depth != ANYWHERE and not 0 <= depth <= 1:
+        raise PydanticCustomError("depth", "must be from 0 to 1, or -1 for anywhere")
+    return depth
+
+
+_NAME: Final = Field(description="which task; each has keys of its own")
+VocabSize = Annotated[int, Field(ge=4, description="token ids")]
+NCopied = Annotated[int, Field(ge=1, description="tokens to be reproduced")]
+Depth = Annotated[float, AfterValidator(_as_depth)]
+Haystack = Annotated[
+    str, Field(description="file of the text to hide in; empty = noise sentences")
 ]
 
 
-class TaskConfig(Section):
-    """A task with a known answer; see `titans_eqx.data.synthetic`."""
+class TaskSection(Section):
+    """What all tasks have."""
 
-    name: TaskName = Field(default="mqar", description="which task")
-    vocab_size: int = Field(
-        default=128, ge=4, description="token ids (tasks in bytes have 256)"
+    name: Any = _NAME  # in each section its own name alone
+    train_examples: int = Field(
+        default=1_000_000, ge=1, description="different training sequences"
     )
+    eval_examples: int = Field(
+        default=1000, ge=1, description="sequences never trained on"
+    )
+
+
+class PairTask(TaskSection):
+    """A task of keys and values drawn from parts of the vocabulary."""
+
+    vocab_size: VocabSize = 128
     n_pairs: int = Field(
         default=32, ge=1, description="key-value pairs in a sequence of data.seq_len"
     )
+
+    @property
+    def max_pairs(self) -> int:
+        """As many pairs as there are keys."""
+        return self.vocab_size // 3
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> "PairTask":
+        if self.n_pairs > self.max_pairs:
+            raise combination_error(
+                f"data.task.n_pairs must be <= {self.max_pairs} with data.task.name = "
+                f'"{self.name}" and data.task.vocab_size = {self.vocab_size}, got '
+                f"{self.n_pairs}",
+                "data.task.n_pairs",
+                "data.task.vocab_size",
+                "data.task.name",
+            )
+        return self
+
+
+class MqarConfig(PairTask):
+    """Multi-query associative recall."""
+
+    name: Annotated[Literal["mqar"], _NAME] = "mqar"
     power: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="where mqar asks: 1 = anywhere, towards 0 = soon after the pairs",
+        description="where keys are asked for: 1 = anywhere, towards 0 = soon",
     )
-    n_copied: int = Field(
-        default=16, ge=1, description="tokens to be copied or compressed"
-    )
-    noise: float = Field(
-        default=0.2, ge=0, lt=1, description="share of noise tokens (noisy_recall)"
-    )
+
+    @property
+    def max_pairs(self) -> int:
+        """The lower half of the vocabulary but for one token."""
+        return self.vocab_size // 2 - 1
+
+
+class InContextRecallConfig(PairTask):
+    """Pairs that come again and again."""
+
+    name: Annotated[Literal["in_context_recall"], _NAME] = "in_context_recall"
+
+
+class NoisyRecallConfig(PairTask):
+    """Pairs that come again and again among noise."""
+
+    name: Annotated[Literal["noisy_recall"], _NAME] = "noisy_recall"
+    noise: float = Field(default=0.2, ge=0, lt=1, description="share of noise tokens")
+
+
+class FuzzyRecallConfig(PairTask):
+    """Pairs of keys and values of several tokens."""
+
+    name: Annotated[Literal["fuzzy_recall"], _NAME] = "fuzzy_recall"
     motif_len: int = Field(
-        default=3, ge=1, description="longest key or value (fuzzy_recall)"
+        default=3, ge=1, description="longest key or value, in tokens"
     )
+
+    @property
+    def max_pairs(self) -> int:
+        """Keys begin with different tokens, all of the lower half."""
+        return self.vocab_size // 2
+
+
+class SelectiveCopyingConfig(TaskSection):
+    """Tokens to be copied from among blanks."""
+
+    name: Annotated[Literal["selective_copying"], _NAME] = "selective_copying"
+    vocab_size: VocabSize = 128
+    n_copied: NCopied = 16
+
+
+class CompressionConfig(TaskSection):
+    """Tokens to be reproduced all together."""
+
+    name: Annotated[Literal["compression"], _NAME] = "compression"
+    vocab_size: VocabSize = 128
+    n_copied: NCopied = 16
+
+
+class MemorizationConfig(TaskSection):
+    """A fixed table from keys to values."""
+
+    name: Annotated[Literal["memorization"], _NAME] = "memorization"
+    vocab_size: VocabSize = 128
+    table_seed: int = Field(default=0, ge=0, description="decides the table")
+
+
+class NeedleConfig(TaskSection):
+    """A needle in a haystack, in bytes."""
+
+    name: Annotated[Literal["needle"], _NAME] = "needle"
     needle: Literal["passkey", "number", "word"] = Field(
         default="passkey",
         description="a number in noise, or a number or code in the haystack",
     )
     n_digits: int = Field(default=7, ge=1, le=18, description="digits of a number")
-    depth: float = Field(
-        default=-1.0,
-        ge=-1,
-        le=1,
+    depth: Depth = Field(
+        default=ANYWHERE,
         description="where the needle lies, 0 = first, 1 = last; -1 = anywhere",
     )
-    haystack: str = Field(
-        default="", description="file of the text to hide in; empty = noise sentences"
+    haystack: Haystack = ""
+
+    @model_validator(mode="after")
+    def _check_haystack(self) -> "NeedleConfig":
+        if self.needle != "passkey" and not self.haystack:
+            raise combination_error(
+                f'data.task.needle = "{self.needle}" hides its needle in a text: '
+                'name its file in data.task.haystack, or use "passkey"',
+                "data.task.needle",
+                "data.task.haystack",
+            )
+        return self
+
+
+class WhoIsWhereConfig(TaskSection):
+    """Persons who move from place to place, told in a haystack, in bytes."""
+
+    name: Annotated[Literal["who_is_where"], _NAME] = "who_is_where"
+    n_pairs: int = Field(
+        default=32, ge=1, description="moves in a sequence of data.seq_len"
     )
-    train_rows: int = Field(
-        default=1_000_000, ge=1, description="different training sequences"
-    )
-    held_out_rows: int = Field(
-        default=1000, ge=1, description="sequences never trained on"
-    )
+    haystack: Haystack = ""
+
+
+def _with_name(value: object) -> object:
+    return {"name": "mqar"} | value if isinstance(value, dict) else value
+
+
+AnyTask: TypeAlias = (
+    MqarConfig
+    | InContextRecallConfig
+    | NoisyRecallConfig
+    | FuzzyRecallConfig
+    | SelectiveCopyingConfig
+    | CompressionConfig
+    | MemorizationConfig
+    | NeedleConfig
+    | WhoIsWhereConfig
+)
+TaskConfig: TypeAlias = Annotated[
+    AnyTask, Field(discriminator="name"), BeforeValidator(_with_name)
+]

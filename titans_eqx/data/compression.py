@@ -15,9 +15,6 @@ def compressed_bits_per_byte(chunks: Iterable[bytes]) -> dict[str, float]:
 
     Streams, so memory does not grow with the text.
 
-    Args:
-        chunks: The text in pieces.
-
     Returns:
         Compressed bits per byte of text, by the name of the command.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from titans_eqx.data.documents import Document, TextPaths, find_documents
 from titans_eqx.data.errors import DataError
 from titans_eqx.data.split import split_documents
-from titans_eqx.data.stream import Piece, TokenStream
+from titans_eqx.data.stream import FileRange, TokenStream
 from titans_eqx.data.token_cache import cached_tokens
 from titans_eqx.data.tokenizer import ByteTokenizer, Tokenizer, token_dtype
 
@@ -43,11 +44,6 @@ class Corpus:
     ) -> None:
         """Lay out the corpus; encodes the documents first unless tokens are bytes.
 
-        Args:
-            documents: At least one.
-            tokenizer: Decides what a token is.
-            name: What messages call this corpus.
-
         Raises:
             DataError: If there is no document or encoding fails.
         """
@@ -56,14 +52,14 @@ class Corpus:
         self.name = name
         self.documents = documents
         if isinstance(tokenizer, ByteTokenizer):
-            pieces = [
-                Piece(path=one.path, offset=one.offset, length=one.length)
+            ranges = [
+                FileRange(path=one.path, offset=one.offset, length=one.length)
                 for one in documents
             ]
         else:
-            pieces = [cached_tokens(documents, tokenizer)]
+            ranges = [cached_tokens(documents, tokenizer)]
         self._stream = TokenStream(
-            pieces,
+            ranges,
             dtype=token_dtype(tokenizer.vocab_size),
             separator=tokenizer.separator,
         )
@@ -80,8 +76,15 @@ class Corpus:
         """
         return self._stream.read(start, stop)
 
+    def bits_per_byte(self, loss: float) -> float:
+        """A loss in nats per token as bits for each byte that the tokens stand for.
+
+        It can be compared between tokenizers and with compressors.
+        """
+        return loss / math.log(2.0) * self.n_tokens / self.n_bytes
+
     def text_bytes(self) -> Iterator[bytes]:
-        """Yield the raw text in pieces of at most 1 MiB, `n_bytes` in all.
+        """Yield the raw text in blocks of at most 1 MiB, `n_bytes` in all.
 
         Raises:
             DataError: If a file vanished, shrank or cannot be read.
@@ -105,20 +108,17 @@ def open_corpora(
         eval_path: The held-out text in the same forms. Files that `path` names
             too are taken out of training. None: split off by document.
         eval_fraction: Share of the documents to hold out when `eval_path` is None.
-        tokenizer: Decides what a token is.
-
-    Returns:
-        The training corpus and the held-out corpus.
+        tokenizer: Of both corpora.
 
     Raises:
         DataError: If either side has no usable text.
     """
     documents = find_documents(source, path)
     if eval_path is None:
-        train, held_out = split_documents(documents, eval_fraction)
+        train, eval_documents = split_documents(documents, eval_fraction)
     else:
-        held_out = find_documents(source, eval_path)
-        taken = {one.path.resolve() for one in held_out}
+        eval_documents = find_documents(source, eval_path)
+        taken = {one.path.resolve() for one in eval_documents}
         train = tuple(one for one in documents if one.path.resolve() not in taken)
         if not train:
             raise DataError(
@@ -126,11 +126,11 @@ def open_corpora(
             )
     return (
         Corpus(train, tokenizer, name="the training text"),
-        Corpus(held_out, tokenizer, name="the held-out text"),
+        Corpus(eval_documents, tokenizer, name="the held-out text"),
     )
 
 
 def _fingerprint(documents: tuple[Document, ...], tokenizer: Tokenizer) -> str:
-    rows = [[one.name, one.offset, one.length] for one in documents]
-    content = json.dumps([tokenizer.fingerprint, rows])
+    texts = [[one.name, one.offset, one.length] for one in documents]
+    content = json.dumps([tokenizer.fingerprint, texts])
     return hashlib.sha256(content.encode()).hexdigest()

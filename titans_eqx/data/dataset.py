@@ -1,71 +1,55 @@
 """What a run is trained and evaluated on: a text, or a synthetic task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal
 
 import jax
-import numpy as np
 
 from titans_eqx.config import ConfigError, RunConfig
-from titans_eqx.data import (
-    AlternatingBatches,
-    Corpus,
-    Rows,
-    Tokenizer,
-    TokenRows,
-    TrainBatches,
-    build_task,
-    load_tokenizer,
-    open_corpora,
-)
-from titans_eqx.data.synthetic import Task, TaskRows
-from titans_eqx.training.loss import NATS_PER_BIT
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """Training batches as a pure function of the step."""
-
-    def iterate(self, start_step: int, stop_step: int) -> Iterator[np.ndarray]:
-        """Yield the batches of a range of steps."""
-        ...
+from titans_eqx.data.corpus import Corpus, open_corpora
+from titans_eqx.data.example import Dataset as Dataset
+from titans_eqx.data.loader import TrainBatches
+from titans_eqx.data.synthetic import Task, TaskExamples
+from titans_eqx.data.tasks import build_task
+from titans_eqx.data.tokenizer import Tokenizer, load_tokenizer
+from titans_eqx.data.windows import TextWindows
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSource:
+class TextData:
     """A text to train on and a text that is held out."""
 
     tokenizer: Tokenizer
-    train: Corpus
-    held_out: Corpus
-    batches: Batches
-    held_out_rows: Rows
+    train_corpus: Corpus
+    eval_corpus: Corpus
+    batches: TrainBatches
+    eval_examples: Dataset
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """What must stay the same when a run goes on."""
         return {
             "tokenizer": self.tokenizer.fingerprint,
-            "train": self.train.fingerprint,
-            "held_out": self.held_out.fingerprint,
+            "train": self.train_corpus.fingerprint,
+            "eval": self.eval_corpus.fingerprint,
         }
 
     def describe(self) -> str:
         """The text in a few words."""
         return (
-            f"text        {self.train.n_bytes:,} bytes to train on, "
-            f"{self.held_out.n_bytes:,} held out"
+            f"text        {self.train_corpus.n_bytes:,} bytes to train on, "
+            f"{self.eval_corpus.n_bytes:,} held out"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSource:
-    """A synthetic task; its held-out rows are drawn apart from the training rows."""
+class TaskData:
+    """A synthetic task; what it is evaluated on is drawn apart from the training."""
 
     task: Task
-    batches: Batches
-    held_out_rows: Rows
+    batches: TrainBatches
+    eval_examples: Dataset
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -77,17 +61,8 @@ class TaskSource:
         return f"task        {self.task}"
 
 
-Source: TypeAlias = TextSource | TaskSource
-
-
-def open_source(config: RunConfig) -> Source:
+def open_dataset(config: RunConfig) -> TextData | TaskData:
     """Open what a config names, and check that it is enough.
-
-    Args:
-        config: Names the text or the task, and how it is cut.
-
-    Returns:
-        The opened source.
 
     Raises:
         DataError: If a text is missing, unreadable or too short, or a task does not fit
@@ -97,87 +72,57 @@ def open_source(config: RunConfig) -> Source:
     return _open_task(config) if config.data.source == "task" else _open_text(config)
 
 
-def held_out_rows(source: Source, n_rows: int) -> list[np.ndarray]:
-    """Held-out rows, spread evenly over all there are.
-
-    Args:
-        source: The opened source.
-        n_rows: How many rows; all if there are fewer.
-
-    Returns:
-        The rows, the same ones at every call.
-    """
-    rows = source.held_out_rows
-    count = min(n_rows, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]
-
-
-def bits_per_byte(loss: float, corpus: Corpus) -> float:
-    """Loss in bits for each byte of the text that the tokens stand for.
-
-    Args:
-        loss: Nats per token.
-        corpus: Gives the number of tokens for each byte.
-
-    Returns:
-        Bits per byte, comparable between tokenizers and with compressors.
-    """
-    return loss / NATS_PER_BIT * corpus.n_tokens / corpus.n_bytes
-
-
-def _open_text(config: RunConfig) -> TextSource:
+def _open_text(config: RunConfig) -> TextData:
     data = config.data
     tokenizer = load_tokenizer(data.tokenizer)
     _check_vocabulary(config, tokenizer.vocab_size, f"the tokenizer {data.tokenizer}")
-    train, held_out = open_corpora(
+    train, evaluated = open_corpora(
         data.source, data.path, data.eval_path, data.eval_fraction, tokenizer
     )
-    rows = [TokenRows(train, length) for length in data.training_lengths]
-    return TextSource(
+    windows = [TextWindows(train, length) for length in data.training_lengths]
+    return TextData(
         tokenizer=tokenizer,
-        train=train,
-        held_out=held_out,
-        batches=_batches(config, rows),
-        held_out_rows=TokenRows(held_out, data.seq_len),
+        train_corpus=train,
+        eval_corpus=evaluated,
+        batches=_batches(config, windows),
+        eval_examples=TextWindows(evaluated, data.seq_len),
     )
 
 
-def _open_task(config: RunConfig) -> TaskSource:
-    data = config.data
-    task = build_task(data.task)
-    _check_vocabulary(config, task.vocab_size, f"the task {data.task.name}")
+def _open_task(config: RunConfig) -> TaskData:
+    data, section = config.data, config.data.task
+    task = build_task(section)
+    _check_vocabulary(config, task.vocab_size, f"the task {section.name}")
 
-    def task_rows(length: int, n_rows: int, split: Literal["train", "held_out"]):
-        # Shorter rows have less to remember, and so are easier.
-        n_pairs = max(1, data.task.n_pairs * length // data.seq_len)
-        shorter = data.task.model_copy(update={"n_pairs": n_pairs})
-        return TaskRows(build_task(shorter), length, n_rows, data.seed, split)
+    def examples(length: int, count: int, split: Literal["train", "eval"]) -> Dataset:
+        changes = {}
+        if (n_pairs := getattr(section, "n_pairs", None)) is not None:
+            # Shorter sequences have less to remember, and so are easier.
+            changes["n_pairs"] = max(1, n_pairs * length // data.seq_len)
+        task = build_task(section, **changes)
+        return TaskExamples(task, length, count, data.seed, split)
 
-    rows = [
-        task_rows(length, data.task.train_rows, "train")
-        for length in data.training_lengths
-    ]
-    return TaskSource(
+    return TaskData(
         task=task,
-        batches=_batches(config, rows),
-        held_out_rows=task_rows(data.seq_len, data.task.held_out_rows, "held_out"),
+        batches=_batches(
+            config,
+            [
+                examples(length, section.train_examples, "train")
+                for length in data.training_lengths
+            ],
+        ),
+        eval_examples=examples(data.seq_len, section.eval_examples, "eval"),
     )
 
 
-def _batches(config: RunConfig, rows: Sequence[Rows]) -> Batches:
-    batches = [
-        TrainBatches(
-            one,
-            config.train.batch_size,
-            # An order of its own for each, or a length that is named twice would read
-            # the same rows twice.
-            (config.data.seed + place) % 2**32,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        for place, one in enumerate(rows)
-    ]
-    return batches[0] if len(batches) == 1 else AlternatingBatches(batches)
+def _batches(config: RunConfig, datasets: Sequence[Dataset]) -> TrainBatches:
+    return TrainBatches(
+        datasets,
+        config.train.batch_size,
+        config.data.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def _check_vocabulary(config: RunConfig, vocab_size: int, owner: str) -> None:

@@ -39,22 +39,15 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A stretch of a file that counts as one text.
+    """A range of a file that counts as one text."""
 
-    Attributes:
-        name: Relative name, with `/` between folders.
-        path: Where the file is now.
-        offset: First byte of the text in the file.
-        length: Bytes of text, at least 1.
-    """
-
-    name: str
+    name: str  # relative, with `/` between folders
     path: Path
-    offset: int
-    length: int
+    offset: int  # of its first byte
+    length: int  # bytes of text, at least 1
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the raw text in pieces of at most 1 MiB.
+        """Yield the raw text in blocks of at most 1 MiB.
 
         Raises:
             DataError: If the file vanished, shrank or cannot be read.

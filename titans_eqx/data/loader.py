@@ -1,56 +1,49 @@
-"""Loader: training batches as a pure function of (seed, step, row).
+"""Loader: training batches as a pure function of (seed, step, process).
 
-Row r of global step s is element `s * batch_size + r` of one endless shuffled
-sequence, every epoch in a new order. A process takes its contiguous part of those
-rows, so any number of processes sees the same global batches and resuming needs the
-step alone.
+A process takes its contiguous part of each global batch, so any number of processes
+sees the same global batches and resuming needs the step alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import grain
-import numpy as np
 
 from titans_eqx.data.errors import DataError
-from titans_eqx.data.rows import Rows
+from titans_eqx.data.example import Dataset, Example
 
-READ_THREADS: Final = 2
-PREFETCHED_STEPS: Final = 8
+# Endless, but grain overflows when it counts batches of one of truly endless examples.
+MAX_EXAMPLES: Final = 2**62
+READ_OPTIONS: Final = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 
 class TrainBatches:
-    """Shuffled batches of rows, addressed by step.
+    """Shuffled batches, addressed by step, of datasets that take turns.
 
-    Attributes:
-        batch_size: Rows of a step over all processes.
-        local_batch: Rows of a step in this process.
+    Every dataset is read over and over, each time in a new order.
     """
-
-    batch_size: int
-    local_batch: int
 
     def __init__(
         self,
-        rows: Rows,
+        datasets: Sequence[Dataset],
         batch_size: int,
         seed: int,
         *,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        """Set up the order of the rows; reads none.
+        """Set up the order of the examples; reads none.
 
         Args:
-            rows: Any random-access source of equally shaped int32 rows.
-            batch_size: Rows per step over all processes, a multiple of
+            datasets: What step 0, 1, ... read; then the first has its turn again.
+            batch_size: Examples in a step over all processes, a multiple of
                 `process_count`.
             seed: Decides the order, in [0, 2**32).
             process_index: Which part of each batch is ours.
             process_count: Number of parts.
 
         Raises:
-            DataError: If there are fewer rows than one batch needs.
+            DataError: If a dataset has fewer examples than one batch needs.
             ValueError: If the sizes do not fit together.
         """
         if not 0 <= process_index < process_count:
@@ -64,19 +57,28 @@ class TrainBatches:
             )
         if not 0 <= seed < 2**32:
             raise ValueError(f"data.seed must be in [0, 2**32), got {seed}")
-        if len(rows) < batch_size:
-            raise DataError(
-                f"{len(rows)} rows of training text are fewer than one batch of "
-                f"{batch_size}: lower data.seq_len or train.batch_size, or give more "
-                "text in data.path"
-            )
-        self.batch_size = batch_size
-        self.local_batch = batch_size // process_count
-        self._first_row = process_index * self.local_batch
-        self._shuffled = grain.MapDataset.source(rows).seed(seed).shuffle().repeat(None)
+        for dataset in datasets:
+            if len(dataset) < batch_size:
+                raise DataError(
+                    f"{len(dataset)} training examples are fewer than one batch of "
+                    f"{batch_size}: lower data.seq_len or train.batch_size, or give "
+                    "more text in data.path"
+                )
+        self._steps = grain.MapDataset.mix(
+            [
+                grain.MapDataset.source(dataset)
+                # An order of its own for each turn, or a dataset that has two turns
+                # would be read twice in the same order.
+                .seed((seed + turn) % 2**32)
+                .shuffle()
+                .repeat(None)[:MAX_EXAMPLES]
+                .batch(batch_size // process_count)[process_index::process_count]
+                for turn, dataset in enumerate(datasets)
+            ]
+        )
 
-    def __getitem__(self, step: int) -> np.ndarray:
-        """Read this process's rows of a step, shape (local_batch, *row).
+    def __getitem__(self, step: int) -> Example:
+        """Read this process's part of the batch of a step: each array stacked.
 
         Raises:
             IndexError: If the step is negative.
@@ -84,54 +86,22 @@ class TrainBatches:
         """
         if step < 0:
             raise IndexError(f"step must not be negative, got {step}")
-        first = step * self.batch_size + self._first_row
-        numbers = range(first, first + self.local_batch)
-        return np.stack([np.asarray(self._shuffled[number]) for number in numbers])
+        batch = self._steps[step]
+        assert batch is not None, "only a filter leaves elements out"
+        return batch
 
-    def iterate(self, start_step: int, stop_step: int) -> Iterator[np.ndarray]:
+    def iterate(self, start_step: int, stop_step: int) -> Iterator[Example]:
         """Yield the batches of `range(start_step, stop_step)`, read ahead by threads.
 
-        The values are those of indexing, in order, however slow the rows are.
+        The values are those of indexing, in order, however slow the datasets are.
 
         Raises:
             DataError: If a file vanished, shrank or cannot be read.
         """
-        yield from _read_ahead(self.__getitem__, start_step, stop_step)
-
-
-class AlternatingBatches:
-    """Batches of several kinds in turns, such as rows of different lengths."""
-
-    def __init__(self, kinds: Sequence[TrainBatches]) -> None:
-        """Set up the turns.
-
-        Args:
-            kinds: What step 0, 1, ... read; then the first one has its turn again.
-        """
-        self._kinds = tuple(kinds)
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        """Read this process's rows of a step; see `TrainBatches`."""
-        turn, kind = divmod(step, len(self._kinds))
-        return self._kinds[kind][turn]
-
-    def iterate(self, start_step: int, stop_step: int) -> Iterator[np.ndarray]:
-        """Yield the batches of a range of steps; see `TrainBatches`."""
-        yield from _read_ahead(self.__getitem__, start_step, stop_step)
-
-
-def _read_ahead(
-    read: Callable[[int], np.ndarray], start_step: int, stop_step: int
-) -> Iterator[np.ndarray]:
-    """Yield `read` of every step in a range, with threads ahead of the reader."""
-    if start_step >= stop_step:
-        return
-    steps = grain.MapDataset.range(start_step, stop_step).map(read)
-    options = grain.ReadOptions(
-        num_threads=READ_THREADS, prefetch_buffer_size=PREFETCHED_STEPS
-    )
-    iterator = iter(steps.to_iter_dataset(options))
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
+        if start_step >= stop_step:
+            return
+        batches = iter(self._steps[start_step:stop_step].to_iter_dataset(READ_OPTIONS))
+        try:
+            yield from batches
+        finally:
+            batches.close()

@@ -42,14 +42,14 @@ def split_documents(
         raise DataError("no documents to split")
     if len(documents) == 1:
         return _cut(documents[0], eval_fraction)
-    held_out = {one for one in documents if _position(one)[0] < eval_fraction}
-    if not held_out:
-        held_out = {min(documents, key=_position)}
-    elif len(held_out) == len(documents):
-        held_out.remove(max(documents, key=_position))
+    eval_documents = {one for one in documents if _position(one)[0] < eval_fraction}
+    if not eval_documents:
+        eval_documents = {min(documents, key=_position)}
+    elif len(eval_documents) == len(documents):
+        eval_documents.remove(max(documents, key=_position))
     return (
-        tuple(one for one in documents if one not in held_out),
-        tuple(one for one in documents if one in held_out),
+        tuple(one for one in documents if one not in eval_documents),
+        tuple(one for one in documents if one in eval_documents),
     )
 
 
@@ -61,10 +61,10 @@ def _position(document: Document) -> tuple[float, str]:
 
 
 def _cut(document: Document, eval_fraction: float) -> tuple[Documents, Documents]:
-    n_held_out = max(1, round(document.length * eval_fraction))
-    n_train = _character_start(document, document.length - n_held_out)
-    n_held_out = document.length - n_train
-    if n_train < 1 or n_held_out < 1:
+    n_eval = max(1, round(document.length * eval_fraction))
+    n_train = _character_start(document, document.length - n_eval)
+    n_eval = document.length - n_train
+    if n_train < 1 or n_eval < 1:
         raise DataError(
             f"{document.path} is too short to split ({document.length} bytes); "
             "give more text in data.path, or data.eval_path"
@@ -72,7 +72,7 @@ def _cut(document: Document, eval_fraction: float) -> tuple[Documents, Documents
     name, path, offset = document.name, document.path, document.offset
     return (
         (Document(name=name, path=path, offset=offset, length=n_train),),
-        (Document(name=name, path=path, offset=offset + n_train, length=n_held_out),),
+        (Document(name=name, path=path, offset=offset + n_train, length=n_eval),),
     )
 
 

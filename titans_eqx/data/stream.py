@@ -19,44 +19,32 @@ MAX_MAPPED_FILES: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A stretch of a file that holds tokens back to back.
-
-    Attributes:
-        path: The file.
-        offset: Its first byte that belongs to the piece.
-        length: Number of tokens.
-    """
+class FileRange:
+    """A range of a file that holds tokens back to back."""
 
     path: Path
-    offset: int
-    length: int
+    offset: int  # of its first byte
+    length: int  # in tokens
 
 
 class TokenStream:
-    """Pieces in order, with one separator token between two neighbours."""
+    """Ranges of files in order, with one separator token between two neighbours."""
 
     n_tokens: int
 
     def __init__(
-        self, pieces: Sequence[Piece], *, dtype: np.dtype, separator: int
+        self, ranges: Sequence[FileRange], *, dtype: np.dtype, separator: int
     ) -> None:
-        """Lay out the stream; opens no file.
-
-        Args:
-            pieces: At least one, all of the same dtype.
-            dtype: How a token is stored.
-            separator: Token put between two pieces.
-        """
-        lengths = np.array([piece.length for piece in pieces], dtype=np.int64)
-        self._pieces = tuple(pieces)
-        self._ends = np.cumsum(lengths) + np.arange(len(pieces))
+        """Lay out the stream of at least one range; opens no file."""
+        lengths = np.array([one.length for one in ranges], dtype=np.int64)
+        self._ranges = tuple(ranges)
+        self._ends = np.cumsum(lengths) + np.arange(len(ranges))
         self._starts = self._ends - lengths
         self._dtype = dtype
         self._separator = separator
-        self._map: Callable[[Piece], np.memmap] = functools.lru_cache(
+        self._map: Callable[[FileRange], np.memmap] = functools.lru_cache(
             maxsize=MAX_MAPPED_FILES
-        )(functools.partial(_map_piece, dtype=dtype))
+        )(functools.partial(_map_range, dtype=dtype))
         self.n_tokens = int(self._ends[-1])
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -72,34 +60,34 @@ class TokenStream:
             )
         tokens = np.full(stop - start, self._separator, dtype=self._dtype)
         index = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while index < len(self._pieces) and self._starts[index] < stop:
-            piece_start = int(self._starts[index])
-            first = max(start, piece_start)
+        while index < len(self._ranges) and self._starts[index] < stop:
+            range_start = int(self._starts[index])
+            first = max(start, range_start)
             last = min(stop, int(self._ends[index]))
             if first < last:
-                mapped = self._checked_map(self._pieces[index])
+                mapped = self._checked_map(self._ranges[index])
                 tokens[first - start : last - start] = mapped[
-                    first - piece_start : last - piece_start
+                    first - range_start : last - range_start
                 ]
             index += 1
         return tokens
 
-    def _checked_map(self, piece: Piece) -> np.memmap:
+    def _checked_map(self, one: FileRange) -> np.memmap:
         # Before every read: touching a mapped page that the file no longer has
         # kills the process with a bus error instead of raising.
-        needed = piece.offset + piece.length * self._dtype.itemsize
+        needed = one.offset + one.length * self._dtype.itemsize
         try:
-            size = piece.path.stat().st_size
+            size = one.path.stat().st_size
             if size >= needed:
-                return self._map(piece)
+                return self._map(one)
         except OSError as error:
-            raise DataError(f"cannot read {piece.path}: {error.strerror}") from error
+            raise DataError(f"cannot read {one.path}: {error.strerror}") from error
         raise DataError(
-            f"{piece.path} has shrunk: {needed} bytes are needed, {size} are there"
+            f"{one.path} has shrunk: {needed} bytes are needed, {size} are there"
         )
 
 
-def _map_piece(piece: Piece, *, dtype: np.dtype) -> np.memmap:
+def _map_range(one: FileRange, *, dtype: np.dtype) -> np.memmap:
     return np.memmap(
-        piece.path, dtype=dtype, mode="r", offset=piece.offset, shape=(piece.length,)
+        one.path, dtype=dtype, mode="r", offset=one.offset, shape=(one.length,)
     )

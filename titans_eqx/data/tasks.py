@@ -1,6 +1,23 @@
 """Which task a config names: the only place where a name becomes a task."""
 
-from titans_eqx.config import TaskConfig
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from titans_eqx.config import (
+    AnyTask,
+    CompressionConfig,
+    FuzzyRecallConfig,
+    InContextRecallConfig,
+    MemorizationConfig,
+    MqarConfig,
+    NeedleConfig,
+    NoisyRecallConfig,
+    SelectiveCopyingConfig,
+    WhoIsWhereConfig,
+)
+from titans_eqx.config.errors import complaint
 from titans_eqx.data.errors import DataError
 from titans_eqx.data.synthetic import (
     Compression,
@@ -15,52 +32,46 @@ from titans_eqx.data.synthetic import (
 )
 from titans_eqx.data.synthetic.haystack import read_haystack
 
+T = TypeVar("T")
 
-def build_task(config: TaskConfig) -> Task:
+
+def build_task(config: AnyTask, **changes: Any) -> Task:
     """Build the task that a config names.
 
     Args:
-        config: The task and its sizes; keys that it does not need are not looked at.
-
-    Returns:
-        The task.
+        config: Any of the sections that `data.task` may be.
+        **changes: Keys of the section that get another value.
 
     Raises:
-        DataError: If a size is out of the task's range, or its text cannot be read.
+        DataError: If a key is not one of the task's, a value is out of its range, or
+            the task's text cannot be read.
     """
-    vocab_size, n_pairs, n_copied = config.vocab_size, config.n_pairs, config.n_copied
-    match config.name:
-        case "mqar":
-            return MultiQueryRecall(
-                vocab_size=vocab_size, n_pairs=n_pairs, power=config.power
-            )
-        case "in_context_recall":
-            return InContextRecall(vocab_size=vocab_size, n_pairs=n_pairs)
-        case "noisy_recall":
-            return InContextRecall(
-                vocab_size=vocab_size, n_pairs=n_pairs, noise=config.noise
-            )
-        case "fuzzy_recall":
-            return FuzzyRecall(
-                vocab_size=vocab_size, n_pairs=n_pairs, motif_len=config.motif_len
-            )
-        case "selective_copying":
-            return SelectiveCopying(vocab_size=vocab_size, n_copied=n_copied)
-        case "compression":
-            return Compression(vocab_size=vocab_size, n_copied=n_copied)
-        case "memorization":
-            return Memorization(vocab_size=vocab_size)
-        case "needle":
-            if config.needle != "passkey" and not config.haystack:
-                raise DataError(
-                    f'data.task.needle = "{config.needle}" hides its needle in a text: '
-                    'name its file in data.task.haystack, or use "passkey"'
-                )
-            return Needle(
-                needle=config.needle,
-                n_digits=config.n_digits,
-                depth=config.depth,
-                hay=read_haystack(config.haystack),
-            )
-        case "who_is_where":
-            return WhoIsWhere(n_pairs=n_pairs, hay=read_haystack(config.haystack))
+    try:
+        config = type(config).model_validate(config.model_dump() | changes)
+    except ValidationError as error:
+        raise DataError(complaint(error, "data", "task", config.name)) from error
+    match config:
+        case MqarConfig():
+            return _build(MultiQueryRecall, config)
+        case InContextRecallConfig():
+            return _build(InContextRecall, config, noise=0.0)
+        case NoisyRecallConfig():
+            return _build(InContextRecall, config)
+        case FuzzyRecallConfig():
+            return _build(FuzzyRecall, config)
+        case SelectiveCopyingConfig():
+            return _build(SelectiveCopying, config)
+        case CompressionConfig():
+            return _build(Compression, config)
+        case MemorizationConfig():
+            return _build(Memorization, config)
+        case NeedleConfig():
+            return _build(Needle, config, hay=read_haystack(config.haystack))
+        case WhoIsWhereConfig():
+            return _build(WhoIsWhere, config, hay=read_haystack(config.haystack))
+
+
+def _build(task: type[T], config: AnyTask, **more: object) -> T:
+    """A task whose fields are the keys of its section with the same names."""
+    names = {field.name for field in fields(task)}  # pyright: ignore[reportArgumentType]
+    return task(**config.model_dump(include=names), **more)

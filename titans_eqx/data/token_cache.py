@@ -19,7 +19,7 @@ import numpy as np
 
 from titans_eqx.data.documents import Document
 from titans_eqx.data.errors import DataError
-from titans_eqx.data.stream import Piece
+from titans_eqx.data.stream import FileRange
 from titans_eqx.data.tokenizer import Tokenizer, token_dtype
 
 _FOOTER_BYTES: Final = 8
@@ -27,15 +27,11 @@ _FOOTER_BYTES: Final = 8
 _logger = logging.getLogger(__name__)
 
 
-def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> Piece:
+def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> FileRange:
     """Encode documents, or find the file in which that was done before.
 
-    Args:
-        documents: The texts, in the order of the stream.
-        tokenizer: Its fingerprint is part of the key.
-
     Returns:
-        The whole stream as one piece of tokens of `token_dtype(vocab_size)`.
+        Where the tokens of all documents are, of dtype `token_dtype(vocab_size)`.
 
     Raises:
         DataError: If a document cannot be read or the cache cannot be written.
@@ -55,7 +51,7 @@ def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> Piece:
         ) from error
     if length is None:
         raise DataError(f"the token file {path} is damaged; delete it")
-    return Piece(path=path, offset=0, length=length)
+    return FileRange(path=path, offset=0, length=length)
 
 
 def _cache_folder() -> Path:
@@ -70,8 +66,8 @@ def _key(documents: Sequence[Document], tokenizer: Tokenizer) -> str:
             path, modified_ns = one.path.resolve(), one.path.stat().st_mtime_ns
         except OSError as error:
             raise DataError(f"cannot read {one.path}: {error.strerror}") from error
-        row = [one.name, str(path), one.offset, one.length, modified_ns]
-        digest.update(json.dumps(row).encode())
+        text = [one.name, str(path), one.offset, one.length, modified_ns]
+        digest.update(json.dumps(text).encode())
     return digest.hexdigest()
 
 

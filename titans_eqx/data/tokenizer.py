@@ -91,10 +91,7 @@ class FileTokenizer:
     fingerprint: str
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Load the tokenizer.
-
-        Args:
-            path: A tokenizer.json file.
+        """Load a tokenizer.json.
 
         Raises:
             DataError: If the file is missing, too large or no tokenizer, or the
@@ -128,10 +125,7 @@ class FileTokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Make the tokenizer that a config names.
-
-    Args:
-        name: "bytes", or the path of a tokenizer.json file.
+    """Make the tokenizer that a config names: "bytes", or a path of a tokenizer.json.
 
     Raises:
         DataError: If the file cannot be used as a tokenizer.

@@ -1,45 +1,48 @@
 """Every answer key is recomputed here from the tokens alone."""
 
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from titans_eqx.config import TaskConfig
-from titans_eqx.data import UNSCORED, DataError, build_task
-from titans_eqx.data.synthetic import (
-    Compression,
-    FuzzyRecall,
-    InContextRecall,
-    Memorization,
-    MultiQueryRecall,
-    Needle,
-    SelectiveCopying,
-    TaskRows,
-    WhoIsWhere,
+from titans_eqx.config import (
+    AnyTask,
+    CompressionConfig,
+    FuzzyRecallConfig,
+    InContextRecallConfig,
+    MemorizationConfig,
+    MqarConfig,
+    NeedleConfig,
+    NoisyRecallConfig,
+    SelectiveCopyingConfig,
+    WhoIsWhereConfig,
 )
+from titans_eqx.data import DataError, Task, TaskExamples, build_task
+from titans_eqx.data.synthetic import Needle, WhoIsWhere
 from titans_eqx.data.synthetic.mqar import distances
 
 PROSE = b"It was late. Nobody had seen the lamp go out, nor heard the door. " * 3
+UNSCORED = -1  # in the answer keys below
 
 
 def answer_mqar(tokens):
-    """The token after a key's first place, wherever the key comes again."""
+    """The token after a key's first position, wherever the key comes again."""
     n = MQAR.n_pairs
     table = dict(zip(tokens[0 : 2 * n : 2], tokens[1 : 2 * n : 2], strict=True))
     return [
-        table[token] if place >= 2 * n and token in table else UNSCORED
-        for place, token in enumerate(tokens)
+        table[token] if position >= 2 * n and token in table else UNSCORED
+        for position, token in enumerate(tokens)
     ]
 
 
 def answer_recall(tokens):
     third, table, targets = 16 // 3, {}, []
-    for place, token in enumerate(tokens[:-1]):
-        is_key = token < third and third <= tokens[place + 1] < 2 * third
+    for position, token in enumerate(tokens[:-1]):
+        is_key = token < third and third <= tokens[position + 1] < 2 * third
         targets.append(table.get(token, UNSCORED) if is_key else UNSCORED)
         if is_key:
-            assert table.setdefault(token, tokens[place + 1]) == tokens[place + 1]
+            assert table.setdefault(token, tokens[position + 1]) == tokens[position + 1]
     return [*targets, UNSCORED]
 
 
@@ -64,17 +67,17 @@ def answer_copying(tokens):
     blank, cue = 14, 15
     copied = [token for token in tokens if token not in (blank, cue)]
     targets = [UNSCORED] * len(tokens)
-    places = [i for i, token in enumerate(tokens) if token == cue]
-    for place, token in zip(places, copied, strict=True):
-        targets[place] = token
+    cues = [i for i, token in enumerate(tokens) if token == cue]
+    for position, token in zip(cues, copied, strict=True):
+        targets[position] = token
     return targets
 
 
 def answer_memorization(tokens):
     table = MEMORIZATION.table
     return [
-        UNSCORED if place % 2 == 0 else table[tokens[place - 1]]
-        for place in range(len(tokens))
+        UNSCORED if position % 2 == 0 else table[tokens[position - 1]]
+        for position in range(len(tokens))
     ]
 
 
@@ -102,30 +105,40 @@ def answer_who_is_where(tokens):
     return answer_at_the_end(text, place + b".")
 
 
-MQAR = MultiQueryRecall(vocab_size=32, n_pairs=7)
-MEMORIZATION = Memorization(vocab_size=20, table_seed=3)
+MQAR = build_task(MqarConfig(vocab_size=32, n_pairs=7))
+MEMORIZATION = build_task(MemorizationConfig(vocab_size=20, table_seed=3))
+SMALL = {"vocab_size": 16, "n_pairs": 4}
 COPYING = {"vocab_size": 16, "n_copied": 9}
+NEEDLE = {"needle": "number", "depth": -1.0, "n_digits": 4}
 TASKS = {
     "mqar": (MQAR, 64, answer_mqar),
     "mqar soon": (
-        MultiQueryRecall(vocab_size=32, n_pairs=7, power=0.01),
+        build_task(MqarConfig(vocab_size=32, n_pairs=7, power=0.01)),
         64,
         answer_mqar,
     ),
-    "recall": (InContextRecall(), 40, answer_recall),
-    "noisy recall": (InContextRecall(noise=0.4), 40, answer_recall),
-    "fuzzy recall": (FuzzyRecall(), 60, answer_fuzzy),
-    "selective copying": (SelectiveCopying(**COPYING), 40, answer_copying),
-    "compression": (Compression(**COPYING), 40, answer_copying),
+    "recall": (build_task(InContextRecallConfig(**SMALL)), 40, answer_recall),
+    "noisy recall": (
+        build_task(NoisyRecallConfig(**SMALL, noise=0.4)),
+        40,
+        answer_recall,
+    ),
+    "fuzzy recall": (build_task(FuzzyRecallConfig(**SMALL)), 60, answer_fuzzy),
+    "selective copying": (
+        build_task(SelectiveCopyingConfig(**COPYING)),
+        40,
+        answer_copying,
+    ),
+    "compression": (build_task(CompressionConfig(**COPYING)), 40, answer_copying),
     "memorization": (MEMORIZATION, 20, answer_memorization),
-    "passkey": (Needle(), 400, answer_needle),
-    "number in prose": (
-        Needle(needle="number", hay=PROSE, n_digits=4),
-        300,
+    "passkey": (build_task(NeedleConfig()), 400, answer_needle),
+    "number in prose": (Needle(**NEEDLE, hay=PROSE), 300, answer_needle),
+    "code in prose": (
+        Needle(**NEEDLE | {"needle": "word"}, hay=PROSE),
+        400,
         answer_needle,
     ),
-    "code in prose": (Needle(needle="word", hay=PROSE), 400, answer_needle),
-    "who is where": (WhoIsWhere(), 400, answer_who_is_where),
+    "who is where": (build_task(WhoIsWhereConfig(n_pairs=6)), 400, answer_who_is_where),
     "who is where in prose": (
         WhoIsWhere(n_pairs=2, hay=PROSE),
         300,
@@ -140,115 +153,136 @@ every_task = pytest.mark.parametrize(
 @every_task
 def test_targets_are_the_answers_that_the_tokens_give(task, seq_len, answer):
     n_scored = 0
-    for tokens, targets in TaskRows(task, seq_len, 50, 0, "train"):
-        assert targets.tolist() == list(answer(tokens))
+    for example in TaskExamples(task, seq_len, 50, 0, "train"):
+        tokens, targets, mask = (example[n] for n in ("inputs", "targets", "mask"))
+        answers = np.array(answer(tokens))
+        np.testing.assert_array_equal(mask, answers != UNSCORED)
+        np.testing.assert_array_equal(targets, np.where(mask, answers, 0))
         assert 0 <= tokens.min()
         assert tokens.max() < task.vocab_size
-        n_scored += np.sum(targets != UNSCORED)
+        n_scored += mask.sum()
     assert n_scored > 50
 
 
 @every_task
-def test_rows_are_a_function_of_seed_split_and_index(task, seq_len, answer):
-    rows = TaskRows(task, seq_len, 3, 0, "train")
-    assert len(rows) == 3
-    assert rows[2].dtype == np.int32
-    assert rows[2].shape == (2, seq_len)
-    np.testing.assert_array_equal(rows[2], TaskRows(task, seq_len, 9, 0, "train")[2])
-    others = [rows[1], TaskRows(task, seq_len, 3, 1, "train")[2]]
-    others.append(TaskRows(task, seq_len, 3, 0, "held_out")[2])
-    assert all(np.any(other != rows[2]) for other in others)
-    with pytest.raises(IndexError, match="row 3 of 3"):
-        rows[3]
+def test_examples_are_a_function_of_seed_split_and_index(task, seq_len, answer):
+    assert isinstance(task, Task)
+    examples = TaskExamples(task, seq_len, 3, 0, "train")
+    assert len(examples) == 3
+    assert {name: (x.shape, x.dtype) for name, x in examples[2].items()} == {
+        "inputs": ((seq_len,), np.int32),
+        "targets": ((seq_len,), np.int32),
+        "mask": ((seq_len,), bool),
+    }
+    again = TaskExamples(task, seq_len, 9, 0, "train")[2]
+    for name, array in examples[2].items():
+        np.testing.assert_array_equal(array, again[name])
+    others = [
+        examples[1],
+        TaskExamples(task, seq_len, 3, 1, "train")[2],
+        TaskExamples(task, seq_len, 3, 0, "eval")[2],
+    ]
+    assert all(np.any(other["inputs"] != again["inputs"]) for other in others)
+    with pytest.raises(IndexError, match="example 3 of 3"):
+        examples[3]
 
 
 @every_task
-def test_a_row_too_short_names_the_length_that_would_do(task, seq_len, answer):
-    TaskRows(task, task.min_len, 1, 0, "train")[0]
+def test_a_sequence_too_short_names_the_length_that_would_do(task, seq_len, answer):
+    TaskExamples(task, task.min_len, 1, 0, "train")[0]
     message = (
         rf"data.seq_len .* must be at least {task.min_len} for .*got {task.min_len - 1}"
     )
     with pytest.raises(DataError, match=message):
-        TaskRows(task, task.min_len - 1, 1, 0, "train")
+        TaskExamples(task, task.min_len - 1, 1, 0, "train")
 
 
 def test_distance_is_counted_from_the_pair():
-    row = TaskRows(MQAR, 64, 1, 0, "train")[0]
-    found = distances(row)
-    for place in np.flatnonzero(row[1] != UNSCORED):
-        back = place - found[place]
-        assert row[0, back] == row[0, place]
-        assert row[0, back + 1] == row[1, place]
-    assert np.all((found >= 0) == (row[1] != UNSCORED))
+    example = TaskExamples(MQAR, 64, 1, 0, "train")[0]
+    found = distances(example)
+    for position in np.flatnonzero(example["mask"]):
+        back = position - found[position]
+        assert example["inputs"][back] == example["inputs"][position]
+        assert example["inputs"][back + 1] == example["targets"][position]
+    np.testing.assert_array_equal(found >= 0, example["mask"])
 
 
 def test_a_small_power_asks_soon():
     def mean_distance(power):
-        task = MultiQueryRecall(n_pairs=8, power=power)
-        rows = TaskRows(task, 256, 30, 0, "train")
-        return np.mean([np.mean(distances(row)[row[1] != UNSCORED]) for row in rows])
+        task = build_task(MqarConfig(n_pairs=8, power=power))
+        examples = TaskExamples(task, 256, 30, 0, "train")
+        return np.mean([np.mean(distances(one)[one["mask"]]) for one in examples])
 
     assert mean_distance(0.01) < 0.5 * mean_distance(1.0)
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.5, 1.0])
 def test_the_needle_lies_at_its_depth(depth):
-    for tokens, _ in TaskRows(Needle(depth=depth), 2000, 10, 0, "train"):
-        text = bytes(tokens.astype(np.uint8))
-        place = text.index(b"One of the special")
-        assert abs(place / text.index(b" What is the special") - depth) < 0.06
+    task = build_task(NeedleConfig(depth=depth))
+    for example in TaskExamples(task, 2000, 10, 0, "train"):
+        text = bytes(example["inputs"].astype(np.uint8))
+        position = text.index(b"One of the special")
+        assert abs(position / text.index(b" What is the special") - depth) < 0.06
 
 
 WRONG = {
-    "pairs": (lambda: MultiQueryRecall(vocab_size=8, n_pairs=4), r"n_pairs = 4"),
-    "power": (lambda: MultiQueryRecall(power=0.0), r"power = 0.0"),
-    "vocabulary": (lambda: MultiQueryRecall(vocab_size=3), r"vocab_size = 3"),
-    "recall pairs": (lambda: InContextRecall(n_pairs=6), r"n_pairs = 6"),
-    "noise": (lambda: InContextRecall(noise=1.0), r"noise = 1.0"),
-    "motif": (lambda: FuzzyRecall(motif_len=0), r"motif_len = 0"),
-    "copied": (lambda: SelectiveCopying(n_copied=0), r"n_copied = 0"),
-    "compressed": (lambda: Compression(vocab_size=2), r"vocab_size = 2"),
-    "table": (lambda: Memorization(table_seed=-1), r"table_seed = -1"),
-    "digits": (lambda: Needle(n_digits=19), r"n_digits = 19"),
-    "depth": (lambda: Needle(depth=1.5), r"depth = 1.5"),
-    "moves": (lambda: WhoIsWhere(n_pairs=0), r"n_pairs = 0"),
+    "pairs": (MqarConfig(), {"vocab_size": 8, "n_pairs": 4}, "n_pairs must be <= 3"),
+    "power": (MqarConfig(), {"power": 0.0}, "power must be > 0, got 0.0"),
+    "vocabulary": (MqarConfig(), {"vocab_size": 3}, "vocab_size must be >= 4, got 3"),
+    "recall pairs": (
+        InContextRecallConfig(),
+        {"vocab_size": 16, "n_pairs": 6},
+        'n_pairs must be <= 5 with data.task.name = "in_context_recall" and',
+    ),
+    "fuzzy pairs": (FuzzyRecallConfig(), {"n_pairs": 65}, "n_pairs must be <= 64"),
+    "noise": (NoisyRecallConfig(), {"noise": 1.0}, "noise must be < 1, got 1.0"),
+    "motif": (FuzzyRecallConfig(), {"motif_len": 0}, "motif_len must be >= 1, got 0"),
+    "copied": (SelectiveCopyingConfig(), {"n_copied": 0}, "n_copied must be >= 1"),
+    "compressed": (CompressionConfig(), {"vocab_size": 2}, "vocab_size must be >= 4"),
+    "table": (MemorizationConfig(), {"table_seed": -1}, "table_seed must be >= 0"),
+    "digits": (NeedleConfig(), {"n_digits": 19}, "n_digits must be <= 18, got 19"),
+    "depth": (NeedleConfig(), {"depth": 1.5}, "depth must be from 0 to 1, or -1"),
+    "depth below": (NeedleConfig(), {"depth": -0.5}, "depth must be from 0 to 1"),
+    "moves": (WhoIsWhereConfig(), {"n_pairs": 0}, "n_pairs must be >= 1, got 0"),
+    "no haystack": (
+        NeedleConfig(),
+        {"needle": "number"},
+        'needle = "number" hides its needle in a text: name its file',
+    ),
+    "another task's key": (
+        MemorizationConfig(),
+        {"n_pairs": 4},
+        'n_pairs is not a key of data.task.name = "memorization"; its keys are name, ',
+    ),
 }
 
 
-@pytest.mark.parametrize(("build", "found"), WRONG.values(), ids=WRONG.keys())
-def test_a_field_out_of_range_is_named(build, found):
-    with pytest.raises(DataError, match=rf"data\.task\.{found} cannot be used"):
-        build()
+@pytest.mark.parametrize(("config", "changes", "said"), WRONG.values(), ids=WRONG)
+def test_a_change_that_the_task_cannot_have_is_refused(config, changes, said):
+    with pytest.raises(DataError) as caught:
+        build_task(config, **changes)
+    assert str(caught.value).startswith(f"data.task.{said}")
+    assert "\n" not in str(caught.value)
 
 
-NAMES = {
-    "mqar": MultiQueryRecall,
-    "in_context_recall": InContextRecall,
-    "noisy_recall": InContextRecall,
-    "fuzzy_recall": FuzzyRecall,
-    "selective_copying": SelectiveCopying,
-    "compression": Compression,
-    "memorization": Memorization,
-    "needle": Needle,
-    "who_is_where": WhoIsWhere,
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_config_names_every_task(name):
-    task = build_task(TaskConfig(name=name, n_pairs=4))
-    assert type(task) is NAMES[name]
+@pytest.mark.parametrize("kind", get_args(AnyTask))
+def test_every_section_of_a_task_builds_it_with_its_numbers(kind):
+    config = kind()
+    task = build_task(config)
+    assert isinstance(task, Task)
+    numbers = config.model_dump(exclude={"train_examples", "eval_examples", "name"})
+    for name in numbers.keys() - {"haystack"}:
+        assert getattr(task, name) == numbers[name]
 
 
 def test_a_haystack_comes_from_a_file(tmp_path):
     path = tmp_path / "hay.txt"
     path.write_bytes(PROSE)
-    task = build_task(TaskConfig(name="needle", haystack=str(path)))
-    assert task.hay == PROSE
+    task = build_task(NeedleConfig(), needle="word", haystack=str(path))
+    assert isinstance(task, Needle)
+    assert (task.needle, task.hay) == ("word", PROSE)
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"hay\.txt is empty"):
-        build_task(TaskConfig(name="needle", haystack=str(path)))
-    with pytest.raises(DataError, match=r'"number" hides its needle in a text: .*file'):
-        build_task(TaskConfig(name="needle", needle="number"))
+        build_task(NeedleConfig(haystack=str(path)))
     with pytest.raises(DataError, match=r"cannot read data.task.haystack .*none"):
-        build_task(TaskConfig(name="needle", haystack=str(tmp_path / "none")))
+        build_task(NeedleConfig(haystack=str(tmp_path / "none")))

@@ -8,5 +8,5 @@ from titans_eqx.data.synthetic.needle import Needle as Needle
 from titans_eqx.data.synthetic.recall import FuzzyRecall as FuzzyRecall
 from titans_eqx.data.synthetic.recall import InContextRecall as InContextRecall
 from titans_eqx.data.synthetic.task import Task as Task
-from titans_eqx.data.synthetic.task import TaskRows as TaskRows
+from titans_eqx.data.synthetic.task import TaskExamples as TaskExamples
 from titans_eqx.data.synthetic.who_is_where import WhoIsWhere as WhoIsWhere

@@ -13,13 +13,7 @@ NOISE: Final = (
 
 
 def read_haystack(path: str) -> bytes:
-    """The text of a haystack.
-
-    Args:
-        path: File with the text; empty for noise sentences.
-
-    Returns:
-        The text.
+    """The text of a file, or noise sentences if the path is empty.
 
     Raises:
         DataError: If the file cannot be read or is empty.
@@ -38,34 +32,21 @@ def read_haystack(path: str) -> bytes:
     return text
 
 
-def draw_hay(rng: np.random.Generator, text: bytes, length: int) -> bytes:
-    """A piece of a text, from a random start on, over and over if it is too short.
-
-    Args:
-        rng: Where the start comes from.
-        text: The text.
-        length: Bytes in the piece.
-
-    Returns:
-        The piece.
-    """
+def draw_hay(rng: np.random.Generator, text: bytes, n_bytes: int) -> bytes:
+    """Part of a text from a random start on, over and over if it is too short."""
     start = int(rng.integers(len(text)))
-    repeats = -(-(start + length) // len(text))
-    return (text * repeats)[start : start + length]
+    repeats = -(-(start + n_bytes) // len(text))
+    return (text * repeats)[start : start + n_bytes]
 
 
-def split_hay(hay: bytes, place: int) -> int:
-    """The last end of a sentence (or of a word) up to a place, to hide something at.
-
-    Args:
-        hay: The text.
-        place: Where it should be hidden, in bytes.
+def split_hay(hay: bytes, position: int) -> int:
+    """Where to hide something: the last end of a sentence, or of a word, before here.
 
     Returns:
-        A place at or before it; the place itself if there is no end before it.
+        A position at or before the given one; that one if there is no end before it.
     """
     for end in (b". ", b" "):
-        found = hay.rfind(end, 0, place)
+        found = hay.rfind(end, 0, position)
         if found >= 0:
             return found + len(end)
-    return place
+    return position

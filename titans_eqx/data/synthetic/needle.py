@@ -1,7 +1,7 @@
 """A needle in a haystack, in bytes, after RULER's single needles (Hsieh et al., 2024).
 
-A sentence that tells a key's value is hidden in a text, and the row ends with a
-question about it; only the bytes of the answer are scored.
+A sentence that tells a key's value is hidden in a text, which ends with a question
+about it; only the bytes of the answer are scored.
 """
 
 from dataclasses import dataclass, field
@@ -9,10 +9,12 @@ from typing import Final, Literal
 
 import numpy as np
 
-from titans_eqx.data.synthetic.haystack import NOISE, draw_hay, split_hay
-from titans_eqx.data.synthetic.task import check, text_row
+from titans_eqx.config.task import ANYWHERE
+from titans_eqx.data.example import Example
+from titans_eqx.data.synthetic.haystack import draw_hay, split_hay
+from titans_eqx.data.synthetic.task import answered_at_the_end
+from titans_eqx.data.tokenizer import BYTE_VALUES
 
-ANYWHERE: Final = -1.0
 KEYS: Final = (
     "apple bridge candle desert engine forest garden harbor island jungle kettle "
     "lantern market needle orchard palace quarry river silver temple umbrella valley "
@@ -24,27 +26,15 @@ KEYS: Final = (
 class Needle:
     """One magic number, or code, for one key."""
 
-    needle: Literal["passkey", "number", "word"] = "passkey"  # word: a code in hex
-    n_digits: int = 7  # of a number; a code has 32 hexadecimal digits
-    depth: float = ANYWHERE  # 0 = at the beginning, 1 = before the question
-    hay: bytes = field(default=NOISE, repr=False)  # text it is hidden in
-
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            DataError: If one is out of its range.
-        """
-        check(
-            self,
-            n_digits=1 <= self.n_digits <= 18,
-            depth=self.depth == ANYWHERE or 0 <= self.depth <= 1,
-        )
+    needle: Literal["passkey", "number", "word"]  # word: a code in hex
+    n_digits: int  # of a number; a code has 32 hexadecimal digits
+    depth: float  # 0 = at the beginning, 1 = before the question, or ANYWHERE
+    hay: bytes = field(repr=False)  # text it is hidden in
 
     @property
     def vocab_size(self) -> int:
         """Bytes."""
-        return 256
+        return BYTE_VALUES
 
     @property
     def min_len(self) -> int:
@@ -54,8 +44,8 @@ class Needle:
         # The last byte of the answer is predicted, never read.
         return sum(map(len, self._sentences(longest, value))) - 1
 
-    def row(self, rng: np.random.Generator, seq_len: int) -> np.ndarray:
-        """Draw a row; see `Task.row`."""
+    def example(self, rng: np.random.Generator, seq_len: int) -> Example:
+        """Draw an example; see `Task.example`."""
         key = KEYS[rng.integers(len(KEYS))]
         if self.needle == "word":
             value = rng.bytes(16).hex()
@@ -66,12 +56,8 @@ class Needle:
         n_hay = seq_len + 1 - len(sentence) - len(question) - len(answer)
         hay = draw_hay(rng, self.hay, n_hay)
         depth = rng.random() if self.depth == ANYWHERE else self.depth
-        place = split_hay(hay, round(depth * n_hay))
-        parts = [
-            (hay[:place] + sentence + hay[place:] + question, False),
-            (answer, True),
-        ]
-        return text_row(parts, seq_len)
+        cut = split_hay(hay, round(depth * n_hay))
+        return answered_at_the_end(hay[:cut] + sentence + hay[cut:] + question, answer)
 
     def _sentences(self, key: str, value: str) -> tuple[bytes, bytes, bytes]:
         noun = "code" if self.needle == "word" else "number"

@@ -1,7 +1,7 @@
 """Who is where: facts in the manner of bAbI's first task, hidden in a haystack.
 
-Persons move from place to place, in sentences scattered over a text, and the row ends
-by asking where one of them is; the answer is the last place that person went to.
+Persons move from place to place, in sentences scattered over a text, which ends by
+asking where one of them is; the answer is the last place that person went to.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from titans_eqx.data.synthetic.haystack import NOISE, draw_hay, split_hay
-from titans_eqx.data.synthetic.task import check, text_row
+from titans_eqx.data.example import Example
+from titans_eqx.data.synthetic.haystack import draw_hay, split_hay
+from titans_eqx.data.synthetic.task import answered_at_the_end
+from titans_eqx.data.tokenizer import BYTE_VALUES
 
 PERSONS: Final = ("Mary", "John", "Daniel", "Sandra")
 PLACES: Final = ("kitchen", "garden", "office", "hallway", "bedroom", "bathroom")
@@ -20,21 +22,13 @@ PLACES: Final = ("kitchen", "garden", "office", "hallway", "bedroom", "bathroom"
 class WhoIsWhere:
     """Moves of four persons between six places."""
 
-    n_pairs: int = 6  # moves in a row
-    hay: bytes = field(default=NOISE, repr=False)  # text they are hidden in
-
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            DataError: If one is out of its range.
-        """
-        check(self, n_pairs=self.n_pairs >= 1)
+    n_pairs: int  # moves
+    hay: bytes = field(repr=False)  # text they are hidden in
 
     @property
     def vocab_size(self) -> int:
         """Bytes."""
-        return 256
+        return BYTE_VALUES
 
     @property
     def min_len(self) -> int:
@@ -45,8 +39,8 @@ class WhoIsWhere:
         # The last byte of the answer is predicted, never read.
         return moves + len(question) + len(answer) - 1
 
-    def row(self, rng: np.random.Generator, seq_len: int) -> np.ndarray:
-        """Draw a row; see `Task.row`."""
+    def example(self, rng: np.random.Generator, seq_len: int) -> Example:
+        """Draw an example; see `Task.example`."""
         persons = rng.choice(PERSONS, size=self.n_pairs)
         places = rng.choice(PLACES, size=self.n_pairs)
         asked = int(rng.integers(self.n_pairs))
@@ -60,8 +54,7 @@ class WhoIsWhere:
             end = split_hay(hay, round(depth * n_hay))
             text += hay[start:end] + move
             start = end
-        parts = [(text + hay[start:] + question, False), (answer, True)]
-        return text_row(parts, seq_len)
+        return answered_at_the_end(text + hay[start:] + question, answer)
 
 
 def _move(person: str, place: str) -> bytes:

@@ -1,0 +1,92 @@
+"""What a config names is opened, checked against the model and described."""
+
+import numpy as np
+import pytest
+
+from titans_eqx.config import (
+    ConfigError,
+    DataConfig,
+    MemorizationConfig,
+    ModelConfig,
+    MqarConfig,
+    NeedleConfig,
+    RunConfig,
+    TrainConfig,
+)
+from titans_eqx.data import DataError, TaskData, TextData, open_dataset
+
+
+def config_of(data: DataConfig, vocab_size: int = 256) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(vocab_size=vocab_size),
+        data=data,
+        train=TrainConfig(batch_size=4),
+    )
+
+
+def test_a_text_is_windows_of_all_lengths_in_turns(write_files):
+    folder = write_files({f"{i}.txt": b"some text " * 20 for i in range(9)})
+    config = config_of(
+        DataConfig(path=str(folder), seq_len=8, lengths=(4, 8), eval_fraction=0.3)
+    )
+    data = open_dataset(config)
+    assert isinstance(data, TextData)
+    shapes = [batch["inputs"].shape for batch in data.batches.iterate(0, 3)]
+    assert shapes == [(4, 4), (4, 8), (4, 4)]
+    assert data.eval_examples[0]["targets"].shape == (8,)
+    assert data.fingerprints.keys() == {"tokenizer", "train", "eval"}
+    n_bytes = data.train_corpus.n_bytes, data.eval_corpus.n_bytes
+    assert sum(n_bytes) == 1800
+    assert data.describe() == (
+        f"text        {n_bytes[0]:,} bytes to train on, {n_bytes[1]:,} held out"
+    )
+
+
+def test_shorter_sequences_of_a_task_have_fewer_pairs():
+    task = MqarConfig(n_pairs=8, eval_examples=5)
+    data = open_dataset(
+        config_of(DataConfig(source="task", seq_len=64, lengths=(8, 32), task=task))
+    )
+    assert isinstance(data, TaskData)
+    n_scored = [batch["mask"].sum(1).tolist() for batch in data.batches.iterate(0, 2)]
+    assert n_scored == [[1] * 4, [4] * 4]
+    assert len(data.eval_examples) == 5
+    assert data.eval_examples[0]["mask"].sum() == 8
+    described = "MultiQueryRecall(vocab_size=128, n_pairs=8, power=1.0)"
+    assert data.fingerprints == {"task": described}
+    assert data.describe() == f"task        {described}"
+
+
+def test_a_length_named_twice_reads_two_orders_of_the_same_examples():
+    task = MemorizationConfig(train_examples=4)
+    data = open_dataset(
+        config_of(DataConfig(source="task", seq_len=16, lengths=(16, 16), task=task))
+    )
+    first, second = (data.batches[step]["inputs"] for step in range(2))
+    assert np.any(first != second)
+    assert sorted(first.tolist()) == sorted(second.tolist())
+
+
+WRONG = {
+    "vocabulary of a task": (
+        config_of(DataConfig(source="task", task=NeedleConfig()), vocab_size=100),
+        ConfigError,
+        "model.vocab_size = 100: the task needle has 256 tokens; set model.vocab_size",
+    ),
+    "length": (
+        config_of(DataConfig(source="task", seq_len=100)),
+        DataError,
+        r"data.seq_len \(and data.lengths\) must be at least 128 for MultiQueryRecall",
+    ),
+    "few examples": (
+        config_of(DataConfig(source="task", task=MqarConfig(train_examples=3))),
+        DataError,
+        "3 training examples are fewer than one batch of 4",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "kind", "said"), WRONG.values(), ids=WRONG)
+def test_data_that_does_not_fit_is_refused(config, kind, said):
+    with pytest.raises(kind, match=said):
+        open_dataset(config)
