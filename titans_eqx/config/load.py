@@ -22,9 +22,6 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
             if several set a key. A value is TOML; what is not TOML is taken as a text,
             so that names need no quotes.
 
-    Returns:
-        The configuration.
-
     Raises:
         ConfigError: If the file cannot be read, or a key or value is refused.
     """

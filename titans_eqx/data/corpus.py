@@ -20,20 +20,13 @@ class Corpus:
 
     Bytes are mapped from the documents themselves; ids of any other tokenizer come
     from a flat file in the user's cache folder.
-
-    Attributes:
-        name: What messages call it, such as "the training text".
-        documents: The texts, in the order of the stream.
-        n_tokens: Length of the stream, separators included.
-        n_bytes: Bytes of raw text, without separators: the divisor of bits per byte.
-        fingerprint: Hash of the documents' names and sizes and of the tokenizer.
     """
 
-    name: str
+    name: str  # what messages call it, such as "the training text"
     documents: tuple[Document, ...]
-    n_tokens: int
-    n_bytes: int
-    fingerprint: str
+    n_tokens: int  # separators included
+    n_bytes: int  # of raw text, without separators
+    fingerprint: str  # hash of the documents' names and sizes and of the tokenizer
 
     def __init__(
         self,
