@@ -5,24 +5,45 @@ Nothing here may import `titans_eqx` at top level: the hook that checks shapes
 """
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 N_DEVICES = 4
+# Tests compile much and compute little: measured, half the time.
+FASTER = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_use_fusion_emitters=false",  # gone in jaxlib 0.12
+)
+ARE_FLAGS_SET = "TITANS_EQX_TEST_FLAGS"
+
+
+def known_flags(flags: tuple[str, ...]) -> list[str]:
+    """Those that this jaxlib knows; a flag it does not know ends a process.
+
+    Asking it costs less than a second, once for all workers of pytest-xdist, and needs
+    no list of which version knows what; it names the unknown flags as it dies.
+    """
+    probe = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [flag for flag in flags if flag not in probe.stderr]
+
 
 # All must stand before the first `import jax` of the process; the values also reach
-# the subprocesses that tests start.
+# the workers of pytest-xdist and the subprocesses that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TITANS_EQX_HUGE_PAGES"] = "0"  # nothing may start pytest again
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        f"--xla_force_host_platform_device_count={N_DEVICES}",
-        # Tests compile much and compute little: measured, half the time.
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_parallel_codegen_split_count=1",
-        "--xla_cpu_use_fusion_emitters=false",
-    ]
-).strip()
+if ARE_FLAGS_SET not in os.environ:
+    devices = f"--xla_force_host_platform_device_count={N_DEVICES}"
+    flags = [os.environ.get("XLA_FLAGS", ""), devices, *known_flags(FASTER)]
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    os.environ[ARE_FLAGS_SET] = "1"
 
 from collections.abc import Callable, Iterator  # noqa: E402
 

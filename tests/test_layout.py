@@ -1,5 +1,8 @@
 import ast
+import re
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +14,19 @@ PACKAGE = ROOT / "titans_eqx"
 # Each part may import from those before it and from itself.
 PARTS = [
     "errors",
-    "storage",
     "axes",
-    "config",
     "nn",
+    "sharding",
+    "config",
     "memory",
     "attention",
     "models",
-    "generation",
     "data",
+    "checkpoint",
+    "generation",
     "training",
     "evaluation",
-    "benchmark",
+    "commands",
 ]
 TOP_LEVEL = {
     "titans_eqx",
@@ -37,7 +41,10 @@ CODE_LOADERS = {"pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 CODE_RUNNERS = {"eval", "exec", "compile", "__import__"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SOURCES = [*MODULES, *sorted((ROOT / "scripts").rglob("*.py"))]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+SOURCES = [*MODULES, *SCRIPTS, *sorted((ROOT / "scripts").glob("*/**/*.py"))]
+MAX_LINES = 300
+MAX_STATEMENTS = 3  # of a launcher, its docstring not counted
 
 
 def relative(path: Path) -> str:
@@ -79,6 +86,38 @@ def test_nothing_read_from_a_file_is_run_as_code(path: Path):
             assert node.arg != "allow_pickle" or (
                 isinstance(node.value, ast.Constant) and node.value.value is False
             ), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_files_are_short(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=relative)
+def test_scripts_only_launch(path: Path):
+    docstring, *statements = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    assert len(statements) <= MAX_STATEMENTS
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=relative)
+def test_scripts_hide_no_standard_module(path: Path):
+    # The folder of a script is the first place where Python looks for a module.
+    assert path.stem not in sys.stdlib_module_names
+
+
+def test_wheel_holds_the_package_alone():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert config["tool"]["hatch"]["build"]["targets"]["wheel"] == {
+        "packages": ["titans_eqx"]
+    }
+
+
+def test_hooks_run_what_ci_runs():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    checks = re.findall(r"^run ((?:ruff|pyright|pytest).*)$", ci, re.MULTILINE)
+    assert re.findall(r"entry: (.+)", hooks) == checks
 
 
 def test_annotations_are_checked_while_tests_run():

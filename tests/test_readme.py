@@ -19,8 +19,6 @@ def test_examples_of_the_readme_run(monkeypatch: pytest.MonkeyPatch):
     assert names["more"].shape == (20,)  # pyright: ignore
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"`((?!runs)\w+/[\w./]*)`", README)))
-)
+@pytest.mark.parametrize("path", PATHS)
 def test_files_that_the_readme_names_exist(path: str):
     assert any((folder / path).exists() for folder in (ROOT, ROOT / "titans_eqx"))

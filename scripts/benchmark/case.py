@@ -39,15 +39,17 @@ class Case(Section):
         default=2048, ge=1, description="rows of the matrices of a roofline's product"
     )
 
+    @property
+    def length(self) -> int:
+        """Tokens in a sequence."""
+        return self.config.data.seq_len
+
 
 def read_setting(overrides: Iterable[str]) -> RunConfig:
-    """The configuration that the benchmark measures.
+    """The setting of the benchmark.
 
     Args:
         overrides: Texts like `model.d_model=128`; the last one that sets a key wins.
-
-    Returns:
-        The checked configuration.
 
     Raises:
         ConfigError: If a key or value is refused.

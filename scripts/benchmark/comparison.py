@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,7 @@ from scripts.benchmark.isolation import (
     measure_workers,
     working_on,
 )
-from scripts.benchmark.options import Options, check_at_least_one
-from scripts.benchmark.report import Report, Row, report_of
+from scripts.benchmark.report import Row
 
 PACKAGE: Final = "titans_pytorch"
 PEER: Final = Path(__file__).with_name("peer_titans_pytorch.py")
@@ -27,41 +26,29 @@ GROUPS: Final[dict[str, tuple[Kind, ...]]] = {
 """What the user may choose -> the cases behind it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Peers:
-    """Which cases are compared, and where the other package is."""
-
-    python: str  # an interpreter that has titans-pytorch
-    groups: Sequence[str] = tuple(GROUPS)
-    memory_lengths: Sequence[int] = (2048, 8192)
-    train_lengths: Sequence[int] = (512, 2048)
-    decode_lengths: Sequence[int] = (512,)
-    n_drawn: int = 64
-
-
-def compare(options: Options, peers: Peers) -> Report:
+def compare(
+    cases: Sequence[Case], python: str, repeats: int
+) -> tuple[list[Row], Measurement]:
     """Measure every case on both, the runs of both by turns.
 
     Args:
-        options: The user's.
-        peers: What is compared.
+        cases: At least one.
+        python: An interpreter that has titans-pytorch.
+        repeats: Timed runs of each.
 
     Returns:
-        A row for each case, with what theirs needs over what ours needs.
+        A row for each case, with what theirs needs over what ours needs; and a
+        measurement that names the software of both.
 
     Raises:
         BenchmarkError: If the interpreter or its package cannot be used.
     """
-    check_at_least_one("--tokens", peers.n_drawn)
-    cases = _cases(options, peers)
-    _check_interpreter(peers.python)
-    rows: list[Row] = []
-    for case in cases:
-        ours, theirs = _both(case, peers.python, options.repeats)
-        rows.append(_row(ours, theirs))
-    report = report_of("peers", options, rows, ours)
-    software = f"{report.software}; {theirs.facts['software']}"
-    return replace(report, software=software)
+    _check_interpreter(python)
+    pairs = [_both(case, python, repeats) for case in cases]
+    ours, theirs = pairs[-1]
+    software = f"{ours.facts['software']}; {theirs.facts['software']}"
+    measured = replace(ours, facts=ours.facts | {"software": software})
+    return [_row(*pair) for pair in pairs], measured
 
 
 def _check_interpreter(python: str) -> None:
@@ -86,24 +73,6 @@ def _check_interpreter(python: str) -> None:
         )
 
 
-def _cases(options: Options, peers: Peers) -> list[Case]:
-    sizes = {
-        "memory": (peers.memory_lengths, 2),
-        "train": (peers.train_lengths, 4),
-        "decode": (peers.decode_lengths, 1),
-    }
-    return [
-        Case(
-            kind=kind,
-            config=options.sized(length, sizes[group][1]),
-            n_drawn=peers.n_drawn,
-        )
-        for group in peers.groups
-        for length in sizes[group][0]
-        for kind in GROUPS[group]
-    ]
-
-
 def _both(case: Case, python: str, repeats: int) -> tuple[Measurement, Measurement]:
     command = (python, "-W", "ignore", str(PEER))
     with working_on(case), Worker(case) as ours:
@@ -116,7 +85,7 @@ def _both(case: Case, python: str, repeats: int) -> tuple[Measurement, Measureme
 def _row(ours: Measurement, theirs: Measurement) -> Row:
     return {
         "case": ours.case.kind,
-        "length": ours.case.config.data.seq_len,
+        "length": ours.case.length,
         "tokens_per_second": ours.tokens_per_second,
         "peer_tokens_per_second": theirs.tokens_per_second,
         "speed_ratio": ours.tokens_per_second / theirs.tokens_per_second,

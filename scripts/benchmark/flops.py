@@ -21,9 +21,6 @@ def count_flops(function: Callable[..., Any], *inputs: Any) -> int:
         function: Traceable by JAX.
         *inputs: Trees of arrays, or of their shapes.
 
-    Returns:
-        The count.
-
     Raises:
         ValueError: If products stand in a loop whose length is not known.
     """

@@ -5,11 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import Any, Final
 
 from rich.console import Console
@@ -17,11 +16,11 @@ from rich.status import Status
 
 from scripts.benchmark.case import Case
 from scripts.benchmark.timing import by_turns
-from titans_eqx.errors import UserError
 from titans_eqx.commands.huge_pages import with_huge_pages
+from titans_eqx.errors import UserError
 
 OURS: Final = (sys.executable, "-m", "scripts.benchmark.worker")
-SECONDS_TO_END: Final = 10
+EXIT_TIMEOUT: Final = 10  # seconds
 
 
 class BenchmarkError(UserError):
@@ -48,8 +47,19 @@ class Measurement:
         """Tokens read (or drawn) over seconds."""
         return self.facts["tokens"] / self.seconds
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Time, speed and memory, as every command reports them."""
+        return {
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens_per_second,
+            "peak_mib": self.peak_mib,
+            "running_mib": self.running_mib,
+            "runs": list(self.runs),
+        }
 
-class Worker:
+
+class Worker(AbstractContextManager["Worker"]):
     """A child process that has built a case and waits for what to do with it."""
 
     def __init__(
@@ -59,7 +69,7 @@ class Worker:
 
         Args:
             case: What it measures.
-            command: The program that answers; see `worker`.
+            command: The program that answers; see `serving`.
             platform: Where it has to run, such as "cpu"; for other interpreters, which
                 might choose another place than ours.
 
@@ -67,14 +77,14 @@ class Worker:
             BenchmarkError: If the process cannot be started, or refuses the case.
         """
         self.case = case
-        self._name = f"{case.kind} at length {case.config.data.seq_len:,}"
+        self._name = f"{case.kind} at length {case.length:,}"
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for us; it then ends by our hand
+                start_new_session=True,  # Ctrl-C reaches only us, and we terminate it
                 env=_environment(),
             )
         except OSError as error:
@@ -88,40 +98,30 @@ class Worker:
             self.close()
             raise
 
-    def __enter__(self) -> "Worker":
-        """Nothing to do: the process already runs."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the process."""
+    def __exit__(self, *error: object) -> None:
+        """Terminate the process."""
         self.close()
 
     def run(self) -> float:
-        """Run the case once.
-
-        Returns:
-            Seconds.
-        """
+        """Seconds of one run of the case."""
         return self.number("run")
 
     def number(self, task: str) -> float:
-        """Let the process do something that ends in a number.
-
-        Args:
-            task: One of those that `worker` knows.
-
-        Returns:
-            The number.
-        """
+        """The result of one of the tasks that the process knows."""
         return float(self._ask({"do": task})["value"])
 
+    def measured(self, runs: tuple[float, ...]) -> Measurement:
+        """What was measured so far, given the seconds of each run."""
+        return Measurement(
+            case=self.case,
+            facts=self.facts,
+            runs=runs,
+            peak_mib=self.number("peak"),
+            running_mib=self.number("running peak"),
+        )
+
     def close(self) -> None:
-        """End the process; it has nothing to lose."""
+        """Terminate the process; it has nothing to save."""
         self._process.kill()
         self._process.communicate()
 
@@ -142,15 +142,15 @@ class Worker:
         return answer
 
     def _death(self) -> BenchmarkError:
-        code = self._process.wait(SECONDS_TO_END)
+        code = self._process.wait(EXIT_TIMEOUT)
         if code < 0:
             return BenchmarkError(
                 f"{self._name}: the process was killed by signal {-code}, most likely "
                 "because memory ran out; use a smaller length."
             )
         return BenchmarkError(
-            f"{self._name}: the process ended with exit code {code}; what it said is "
-            "above."
+            f"{self._name}: the process ended with exit code {code}; its own message "
+            "is above."
         )
 
 
@@ -160,9 +160,6 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Measurement]:
     Args:
         cases: The cases.
         repeats: How often each runs, after a first run that is left out.
-
-    Returns:
-        A measurement for each case.
     """
     with ExitStack() as stack:
         workers = []
@@ -173,40 +170,23 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Measurement]:
             return measure_workers(workers, repeats)
 
 
+def measure_each(cases: Sequence[Case], repeats: int) -> list[Measurement]:
+    """Measure cases one after the other, so that one at a time needs memory."""
+    return [measure([case], repeats)[0] for case in cases]
+
+
 def measure_workers(workers: Sequence[Worker], repeats: int) -> list[Measurement]:
-    """`measure` for processes that are running already.
-
-    Args:
-        workers: The processes.
-        repeats: How often each runs.
-
-    Returns:
-        A measurement for each process.
-    """
+    """`measure` for processes that are running already."""
     runs = by_turns([worker.run for worker in workers], repeats)
     return [
-        Measurement(
-            case=worker.case,
-            facts=worker.facts,
-            runs=seconds,
-            peak_mib=worker.number("peak"),
-            running_mib=worker.number("running peak"),
-        )
-        for worker, seconds in zip(workers, runs, strict=True)
+        worker.measured(seconds) for worker, seconds in zip(workers, runs, strict=True)
     ]
 
 
 def working_on(*cases: Case) -> Status:
-    """Show on a terminal what is being measured.
-
-    Args:
-        *cases: The cases.
-
-    Returns:
-        A context manager.
-    """
+    """A context that shows on a terminal what is being measured."""
     names = " and ".join(
-        f"{case.kind}, {case.config.model.variant}, {case.config.data.seq_len:,} tokens"
+        f"{case.kind}, {case.config.model.pattern}, {case.length:,} tokens"
         for case in cases
     )
     return Console(stderr=True).status(names)

@@ -1,17 +1,13 @@
 """Runs our cases on PyPI's titans-pytorch; started by `comparison`, by its path.
 
 This file belongs to an interpreter that has torch and neither jax nor this package, so
-it imports nothing of ours. Its messages are those of `worker`: lines of JSON, the first
-with the case; each further one names what is to be done and is answered by a number.
+all it imports of ours is `serving`, which needs the standard library only.
 """
 
 import contextlib
-import ctypes
 import importlib.metadata
 import io
-import json
 import os
-import resource
 import sys
 import time
 
@@ -21,51 +17,46 @@ from titans_pytorch import (  # pyright: ignore[reportMissingImports]
     NeuralMemory,
 )
 
+from scripts.benchmark.serving import peak_resident_bytes, serve
+
 SETTLE_SECONDS = 0.3  # after a run its threads spin on, beside whoever runs next
 
 
-def main():
-    """Serve standard input."""
-    # Whatever else prints must not get among the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+class NoAccelerator(Exception):
+    """Ours runs on an accelerator that torch does not see."""
 
-    def answer(message):
-        print(json.dumps(message), file=answers, flush=True)
 
-    question = json.loads(next(sys.stdin))
-    is_cpu = question["platform"] == "cpu"
-    if not is_cpu and not torch.cuda.is_available():
-        answer({"error": f"torch of {sys.executable} sees no accelerator, ours does."})
-        return
-    torch.manual_seed(0)
-    torch.set_num_threads(n_cores())
-    if not is_cpu:
+def start(message):
+    """What `serve` needs for the case in a message."""
+    if message["platform"] != "cpu":
+        if not torch.cuda.is_available():
+            raise NoAccelerator(
+                f"torch of {sys.executable} sees no accelerator, ours does."
+            )
         torch.set_default_device("cuda")
         torch.set_float32_matmul_precision("high")  # what jax does by default
-    run, n_tokens, module = build(question["case"])
-    run()
-    start_peak = peak_mib(is_cpu)
-    forget_peak()
-    names = ("titans-pytorch", "torch")
-    software = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
-    answer(
-        {
-            "tokens": n_tokens,
-            "parameters": sum(p.numel() for p in module.parameters()),
-            "software": software,
-        }
-    )
-    for line in sys.stdin:
-        task = json.loads(line)["do"]
-        if task == "run":
-            value = run()
-        elif task == "peak":
-            value = max(start_peak, peak_mib(is_cpu))
-        else:
-            value = peak_mib(is_cpu)
+    torch.manual_seed(0)
+    torch.set_num_threads(n_cores())
+    run, n_tokens, module = build(message["case"])
+
+    def run_and_settle():
+        seconds = run()
         time.sleep(SETTLE_SECONDS)
-        answer({"value": value})
+        return seconds
+
+    run_and_settle()
+    names = ("titans-pytorch", "torch")
+    facts = {
+        "tokens": n_tokens,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "software": ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names),
+    }
+    return facts, {"run": run_and_settle}
+
+
+def peak_bytes():
+    """The most memory in use so far, as for ours (see `worker`)."""
+    return torch.cuda.max_memory_allocated() or peak_resident_bytes()
 
 
 def build(case):
@@ -111,11 +102,11 @@ def build_train(case):
         parameter.data = parameter.data.clone()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     vocab_size = case["config"]["model"]["vocab_size"]
-    rows = torch.randint(0, vocab_size, (batch, length + 1))
+    tokens = torch.randint(0, vocab_size, (batch, length + 1))
 
     def step():
         optimizer.zero_grad()
-        model(rows, return_loss=True).backward()
+        model(tokens, return_loss=True).backward()
         optimizer.step()
 
     return timer(step), batch * length, model
@@ -202,26 +193,5 @@ def n_cores():
     return os.cpu_count() or 1
 
 
-def peak_mib(is_cpu):
-    """The most memory used so far, measured as for ours (see `resident`)."""
-    if not is_cpu:
-        return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:
-            fields = dict(line.split(":", 1) for line in status)
-        return int(fields["VmHWM"].split()[0]) / 2**10
-    except (OSError, KeyError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def forget_peak():
-    """Count the peak from now on, as for ours (see `resident`)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as switch:
-            switch.write("5")
-
-
 if __name__ == "__main__":
-    main()
+    serve(start, peak_bytes, NoAccelerator)

@@ -1,7 +1,7 @@
 """The matrix peak of a machine, measured by a large product."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -19,25 +19,22 @@ class Product:
     """
 
     def __init__(self, side: int) -> None:
-        """Compile the products.
-
-        Args:
-            side: Rows and columns of the matrices.
-        """
-        n_devices = len(jax.devices())
-        self._ways = [_one_product(side)]
-        if n_devices > 1:
-            self._ways.append(_product_on_each_device(side, n_devices))
-        for run, _ in self._ways:
-            jax.block_until_ready(run())
+        """Allocate nothing yet; the matrices have `side` rows and columns."""
+        self._side = side
 
     def flops_per_second(self) -> float:
-        """Measure once.
-
-        Returns:
-            FLOP/s of the faster way.
-        """
+        """Measure the faster way once."""
         return max(flops / seconds_of(run) for run, flops in self._ways)
+
+    @cached_property
+    def _ways(self) -> list[tuple[Callable[[], Array], int]]:
+        n_devices = len(jax.devices())
+        ways = [_one_product(self._side)]
+        if n_devices > 1:
+            ways.append(_product_on_each_device(self._side, n_devices))
+        for run, _ in ways:
+            jax.block_until_ready(run())
+        return ways
 
 
 def _one_product(side: int) -> tuple[Callable[[], Array], int]:

@@ -31,10 +31,8 @@ class Program:
 
         The forward pass is counted, once for a forward case and three times for one
         with a gradient; what the backward pass computes again to save memory is not
-        useful, and so lowers the FLOP/s that are reported.
-
-        Returns:
-            The count; 0 for a case without a forward pass of its own.
+        useful, and so lowers the FLOP/s that are reported. 0 for a case without a
+        forward pass of its own.
         """
         if self.forward is None:
             return 0
@@ -42,12 +40,5 @@ class Program:
 
 
 def count_parameters(tree: PyTree) -> int:
-    """Numbers in all arrays of a tree.
-
-    Args:
-        tree: Arrays or their shapes.
-
-    Returns:
-        The count.
-    """
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    """Numbers in all arrays of a tree, or in their shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree) if hasattr(leaf, "size"))

@@ -3,16 +3,15 @@
 import json
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from scripts.benchmark.isolation import Measurement
-from scripts.benchmark.options import Options
+from titans_eqx.evaluation.report import show
 
+FILE_WIDTH: Final = 120  # of a table that is not shown on a terminal
 Row: TypeAlias = dict[str, Any]
 """Name of a column -> text, number or list of numbers."""
 
@@ -34,7 +33,7 @@ class Report:
     """What a command of the benchmark found."""
 
     command: str
-    rows: list[Row]
+    rows: list[Row]  # at least one, all with the same columns
     setting: dict[str, Any]  # the model, where a row says nothing else
     device: str
     software: str
@@ -46,67 +45,21 @@ class Report:
         """All of it as one JSON object."""
         return json.dumps(asdict(self), indent=2)
 
-    def print(self, console: Console) -> None:
-        """Show the rows, leaving out lists.
-
-        Args:
-            console: Where to write.
-        """
+    def print(self) -> None:
+        """Show the rows, leaving out lists."""
         place = f"{self.device}, {self.cores} cores"
-        title = f"{self.command}  ({place}; {self.software})"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE)
-        columns = [
-            name for name, value in self.rows[0].items() if not isinstance(value, list)
-        ]
-        for name in columns:
-            is_text = isinstance(self.rows[0][name], str)
-            table.add_column(
-                _title(name), justify="left" if is_text else "right", no_wrap=is_text
-            )
-        for row in self.rows:
-            table.add_row(*(_shown(row[name]) for name in columns))
-        console.print(table)
-
-
-def report_of(
-    command: str, options: Options, rows: list[Row], measured: Measurement
-) -> Report:
-    """A report that says where it was measured.
-
-    Args:
-        command: Name of the command.
-        options: The user's.
-        rows: What it found, at least one row, all with the same columns.
-        measured: Any measurement of it.
-
-    Returns:
-        The report.
-    """
-    return Report(
-        command=command,
-        rows=rows,
-        setting=options.config().model.model_dump(mode="json"),
-        device=measured.facts["device"],
-        software=measured.facts["software"],
-    )
-
-
-def columns_of(measured: Measurement) -> Row:
-    """The columns that every case has.
-
-    Args:
-        measured: What was measured.
-
-    Returns:
-        Time, speed and memory.
-    """
-    return {
-        "seconds": measured.seconds,
-        "tokens_per_second": measured.tokens_per_second,
-        "peak_mib": measured.peak_mib,
-        "running_mib": measured.running_mib,
-        "runs": list(measured.runs),
-    }
+        show(
+            [
+                {
+                    _title(name): _rounded(value)
+                    for name, value in row.items()
+                    if not isinstance(value, list)
+                }
+                for row in self.rows
+            ],
+            f"{self.command}  ({place}; {self.software})",
+            Console(width=None if sys.stdout.isatty() else FILE_WIDTH),
+        )
 
 
 def _title(name: str) -> str:
@@ -115,10 +68,5 @@ def _title(name: str) -> str:
     return name
 
 
-def _shown(value: str | int | float) -> str:
-    """Whole numbers in full, others to three digits."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+def _rounded(value: str | int | float) -> str | int | float:
+    return round(value) if isinstance(value, float) and value >= 1000 else value

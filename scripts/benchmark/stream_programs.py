@@ -1,4 +1,4 @@
-"""A model on one sequence: reading it whole, reading it in pieces, going on from it."""
+"""A model on one sequence: all logits, reading in constant memory, drawing tokens."""
 
 import equinox as eqx
 import jax
@@ -14,21 +14,14 @@ from titans_eqx.models import ModelState, TitansLM, build_model
 
 
 def forward_program(case: Case) -> Program:
-    """All logits of a sequence at once.
-
-    Args:
-        case: Of the kind `forward`.
-
-    Returns:
-        The program; a run reads the sequence.
-    """
+    """All logits of a sequence at once."""
     model, tokens = _model(case), _tokens(case)
-    arrays, statics = eqx.partition(model, eqx.is_array)
+    arrays, static = eqx.partition(model, eqx.is_array)
 
     def read(
         arrays: TitansLM, tokens: Int[Array, " seq"]
     ) -> tuple[Float[Array, "seq vocab"], ModelState]:
-        return eqx.combine(arrays, statics)(tokens)
+        return eqx.combine(arrays, static)(tokens)
 
     compiled = jax.jit(read)
     return Program(
@@ -41,32 +34,18 @@ def forward_program(case: Case) -> Program:
 
 
 def prefill_program(case: Case) -> Program:
-    """The state after a sequence and its last logits, in constant memory.
-
-    Args:
-        case: Of the kind `prefill`.
-
-    Returns:
-        The program; a run reads the sequence.
-    """
+    """The state after a sequence and its last logits, in constant memory."""
     model, tokens = _model(case), _tokens(case)
     compiled = eqx.filter_jit(prefill)
     return Program(
         run=lambda: compiled(model, tokens),
         n_tokens=tokens.size,
-        n_parameters=count_parameters(eqx.filter(model, eqx.is_array)),
+        n_parameters=count_parameters(model),
     )
 
 
 def decode_program(case: Case) -> Program:
-    """Drawing tokens after a sequence that has been read before.
-
-    Args:
-        case: Of the kind `decode`.
-
-    Returns:
-        The program; a run draws `n_drawn` tokens, all runs from the same state.
-    """
+    """Drawing `n_drawn` tokens, always from the state after the same sequence."""
     model, tokens = _model(case), _tokens(case)
     logits, state = eqx.filter_jit(prefill)(model, tokens)
     key = jr.key(case.config.train.seed)
@@ -84,7 +63,7 @@ def decode_program(case: Case) -> Program:
     return Program(
         run=lambda: draw(model, logits, state, key),
         n_tokens=case.n_drawn,
-        n_parameters=count_parameters(eqx.filter(model, eqx.is_array)),
+        n_parameters=count_parameters(model),
     )
 
 
@@ -95,7 +74,5 @@ def _model(case: Case) -> TitansLM:
 
 
 def _tokens(case: Case) -> Int[Array, " seq"]:
-    config = case.config
-    key = jr.key(config.data.seed)
-    shape = (config.data.seq_len,)
-    return jr.randint(key, shape, 0, config.model.vocab_size, jnp.int32)
+    key = jr.key(case.config.data.seed)
+    return jr.randint(key, (case.length,), 0, case.config.model.vocab_size, jnp.int32)

@@ -2,24 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import jax
 from jaxtyping import PyTree
 
-Clock: TypeAlias = Callable[[], float]
 
-
-def seconds_of(run: Callable[[], PyTree], *, clock: Clock = time.perf_counter) -> float:
-    """Time one run until its results are there.
-
-    Args:
-        run: Returns what has to be waited for.
-        clock: Seconds since any fixed moment.
-
-    Returns:
-        Seconds.
-    """
+def seconds_of(
+    run: Callable[[], PyTree], *, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Time one run until the results that it returns are there."""
     start = clock()
     jax.block_until_ready(run())
     return clock() - start

@@ -1,23 +1,22 @@
 """A whole training step: running it, and compiling it."""
 
-import math
-from functools import partial
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from scripts.benchmark.case import Case
 from scripts.benchmark.program import TRAINING_PASSES, Program, count_parameters
 from titans_eqx.config import RunConfig
 from titans_eqx.models import build_model
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
+from titans_eqx.training.loss import Batch
 from titans_eqx.training.optimizer import build_optimizer
 from titans_eqx.training.step import (
-    Rows,
-    Statics,
+    Static,
     TrainState,
     build_train_step,
     init_train_state,
@@ -27,101 +26,76 @@ from titans_eqx.training.step import (
 def train_program(case: Case) -> Program:
     """The step of `scripts/train.py` on one batch of random tokens.
 
-    Args:
-        case: Of the kind `train`.
-
-    Returns:
-        The program; a run is one step, and steps go on from each other.
+    A run is one step, or for the kind `compile` tracing and compiling it, of which only
+    the first is a cold start.
     """
     config = case.config
     mesh = build_mesh(config.mesh.data, config.train.batch_size)
     optimizer = build_optimizer(config.optimizer, config.train.steps)
-    build = partial(_build_state, config)
-    statics = eqx.filter_eval_shape(build)[1]
-    state = jax.jit(lambda: build()[0], out_shardings=replicated(mesh))()
-    rows = jax.device_put(
-        random_rows(jr.key(config.train.seed), config), batch_sharding(mesh)
+
+    def init() -> tuple[TrainState, Static]:
+        model = build_model(config.model, key=jr.key(config.train.seed))
+        return init_train_state(model, optimizer)
+
+    def logits(
+        parameters: PyTree[Array],
+        frozen: PyTree[Array],
+        tokens: Int[Array, "batch seq"],
+    ) -> Float[Array, "batch seq vocab"]:
+        model = eqx.combine(parameters, frozen, static)
+        return jax.vmap(lambda sequence: model(sequence)[0])(tokens)
+
+    state, static = eqx.filter_eval_shape(init)
+    batch = jax.eval_shape(lambda: random_batch(config))
+    is_compilation = case.kind == "compile"
+    if is_compilation:
+        jax.config.update("jax_enable_compilation_cache", False)
+        placed_state = _placed(state, replicated(mesh))
+        placed_batch = _placed(batch, batch_sharding(mesh))
+
+        def run() -> None:
+            step = build_train_step(optimizer, static, mesh)
+            step.lower(placed_state, placed_batch).compile()
+    else:
+        run = _steps(
+            build_train_step(optimizer, static, mesh),
+            jax.jit(lambda: init()[0], out_shardings=replicated(mesh))(),
+            jax.device_put(random_batch(config), batch_sharding(mesh)),
+        )
+    return Program(
+        run=run,
+        n_tokens=batch["inputs"].size,
+        n_parameters=count_parameters((state.parameters, state.frozen)),
+        forward=logits,
+        forward_inputs=(state.parameters, state.frozen, batch["inputs"]),
+        passes=TRAINING_PASSES,
+        is_run_warm=not is_compilation,
     )
-    size = config.train.batch_size, config.data.seq_len
-    shapes = jax.eval_shape(lambda: (state.parameters, state.frozen))
-    step = build_train_step(optimizer, statics, mesh)
+
+
+def random_batch(config: RunConfig) -> Batch:
+    """Random tokens and targets, all of them scored."""
+    shape = (config.train.batch_size, config.data.seq_len)
+    inputs, targets = jr.randint(
+        jr.key(config.train.seed), (2, *shape), 0, config.model.vocab_size, jnp.int32
+    )
+    return {"inputs": inputs, "targets": targets, "mask": jnp.ones(shape, bool)}
+
+
+def _steps(step: Callable, state: TrainState, batch: Batch) -> Callable[[], PyTree]:
+    """Steps that go on from each other."""
     states = [state]
 
     def run() -> PyTree:
         # The step takes over the memory of the state that it is given.
-        state, metrics = step(states.pop(), rows)
+        state, metrics = step(states.pop(), batch)
         states.append(state)
         return state, metrics
 
-    return Program(
-        run=run,
-        n_tokens=math.prod(size),
-        n_parameters=count_parameters(shapes),
-        forward=partial(_logits, statics),
-        forward_inputs=(*shapes, jax.ShapeDtypeStruct(size, jnp.int32)),
-        passes=TRAINING_PASSES,
+    return run
+
+
+def _placed(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
-
-
-def compile_program(case: Case) -> Program:
-    """What stands before the first step: tracing and compiling it.
-
-    Args:
-        case: Of the kind `compile`.
-
-    Returns:
-        The program; only its first run tells the time from a cold start.
-    """
-    config = case.config
-    jax.config.update("jax_enable_compilation_cache", False)
-    mesh = build_mesh(config.mesh.data, config.train.batch_size)
-    optimizer = build_optimizer(config.optimizer, config.train.steps)
-    state, statics = eqx.filter_eval_shape(partial(_build_state, config))
-    rows = jax.eval_shape(lambda: random_rows(jr.key(0), config))
-
-    def placed(sharding: jax.sharding.Sharding, tree: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
-
-    inputs = placed(replicated(mesh), state), placed(batch_sharding(mesh), rows)
-
-    def run() -> None:
-        build_train_step(optimizer, statics, mesh).lower(*inputs).compile()
-
-    return Program(
-        run=run,
-        n_tokens=config.train.batch_size * config.data.seq_len,
-        n_parameters=count_parameters((state.parameters, state.frozen)),
-        is_run_warm=False,
-    )
-
-
-def random_rows(key: PRNGKeyArray, config: RunConfig) -> Rows:
-    """A batch of random tokens and targets, as the training step takes them.
-
-    Args:
-        key: Random key.
-        config: Sizes.
-
-    Returns:
-        The batch, int32.
-    """
-    shape = (config.train.batch_size, 2, config.data.seq_len)
-    return jr.randint(key, shape, 0, config.model.vocab_size, jnp.int32)
-
-
-def _build_state(config: RunConfig) -> tuple[TrainState, Statics]:
-    model = build_model(config.model, key=jr.key(config.train.seed))
-    optimizer = build_optimizer(config.optimizer, config.train.steps)
-    return init_train_state(model, optimizer)
-
-
-def _logits(
-    statics: Statics,
-    parameters: PyTree[Array],
-    frozen: PyTree[Array],
-    tokens: Int[Array, "batch seq"],
-) -> Float[Array, "batch seq vocab"]:
-    model = eqx.combine(parameters, frozen, statics)
-    return jax.vmap(lambda row: model(row)[0])(tokens)

@@ -52,7 +52,7 @@ def test_programs_run_by_turns():
 
 
 def test_a_case_survives_the_way_to_its_process():
-    config = read_setting(["model.memory.layers=[1, 3]", "model.d_model=32"])
+    config = read_setting(['model.pattern=["transformer", "mac"]', "model.d_model=32"])
     sent = Case(kind="decode", config=config, n_drawn=7)
     message = json.dumps({"case": sent.model_dump(mode="json")})
     text = json.dumps(json.loads(message)["case"])
@@ -61,7 +61,7 @@ def test_a_case_survives_the_way_to_its_process():
 
 def test_setting_is_the_one_of_the_comparison():
     model = read_setting([]).model
-    assert (model.variant, model.d_model, model.n_layers) == ("mac", 256, 4)
+    assert (model.pattern, model.d_model, model.n_layers) == ("mac", 256, 4)
     memory, attention = model.memory, model.attention
     assert (memory.n_heads, memory.depth, memory.expansion) == (4, 2, 4)
     assert (memory.chunk_len, attention.segment_len, attention.window) == (64, 64, 64)

@@ -1,13 +1,17 @@
 import json
 import math
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from scripts.bench import main
+from scripts.benchmark.commands import main
 from scripts.benchmark.isolation import Worker
+from tests.refusal import assert_refused
 
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "model.n_layers": 1,
     "model.vocab_size": 256,
@@ -20,7 +24,7 @@ SMALL = {
 }
 SIZES = ["--d-model", "8", "--repeats", "1"]
 SIZES += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-SIMPLE = ["--set", "model.variant=transformer"]  # sooner compiled
+SIMPLE = ["--set", "model.pattern=transformer"]  # sooner compiled
 COMMANDS = {
     "memory": ["--length", "16"],
     "train": ["--length", "16", "--variant", "transformer"],
@@ -91,7 +95,8 @@ def test_command_measures(command):
         )
 
 
-def test_results_are_a_table_and_a_file(tmp_path):
+def test_results_are_a_table_and_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # workers start from anywhere
     path = tmp_path / "results.json"
     lengths = ["--length", "8", "--length", "16", "--form", "forward"]
     result = run("scaling", *lengths, *SIZES, *SIMPLE, "--json", str(path))
@@ -122,12 +127,12 @@ def test_peers_run_the_same_cases_and_are_compared(tmp_path):
 WRONG = {
     "repeats": (["memory", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     "length": (["prefill", "--length", "0"], "data.seq_len must be >= 1, got 0"),
-    "batch": (["train", "--batch", "-1"], "train.batch_size must be >= 1, got -1"),
+    "batch": (["train", "--batch", "-1"], "--batch must be at least 1, got -1"),
     "width": (
         ["train", "--d-model", "30"],
         "model.d_model must be a multiple of model.memory.n_heads, got 30 and 4",
     ),
-    "variant": (["train", "--variant", "mca"], 'model.variant must be one of "mac"'),
+    "variant": (["train", "--variant", "mca"], 'model.pattern must be one of "mac"'),
     "depth": (["compile", "--depth", "0"], "model.n_layers must be >= 1, got 0"),
     "key": (
         ["memory", "--set", "model.d_modle=8"],
@@ -146,23 +151,29 @@ WRONG = {
 }
 
 
-def assert_refused(result, message):
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
-    assert result.stdout == ""
-
-
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.usefixtures("no_child")
 def test_wrong_option_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, message = WRONG[name]
-    assert_refused(run(*arguments), message)
+    assert_refused(main, *arguments, message=message)
 
 
-def test_interpreter_without_the_peer_is_one_line():
-    result = run("peers", "--peer-python", sys.executable)
-    assert_refused(result, "No module named 'titans_pytorch'; install titans-pytorch")
+def test_launcher_shows_all_commands_from_another_folder(tmp_path):
+    launched = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "bench.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in [*COMMANDS, "scaling", "peers"]:
+        assert f"\n  {command} " in launched.stdout
+
+
+def test_interpreter_without_the_peer_is_one_line(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # no packages
+    python.chmod(0o755)
+    message = "No module named 'titans_pytorch'; install titans-pytorch"
+    assert_refused(main, "peers", "--peer-python", python, message=message)
