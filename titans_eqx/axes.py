@@ -6,9 +6,8 @@ Shapes describe one sequence and one layer; `jax.vmap` adds batches, heads and l
 |--------------|----------------------------------------------------------------------|
 | `batch`      | sequences trained together; they never see each other                |
 | `seq`        | tokens of one sequence, in reading order                             |
-| `slots`      | places of a padded piece of a sequence, aligned with chunks          |
-| `chunk`      | tokens whose surprise is taken at the same anchor weights            |
-| `n_chunks`   | chunks in a piece                                                    |
+| `positions`  | places of a padded sequence, aligned with chunks or segments         |
+| `chunk`      | tokens that a rule takes in at once, at the same anchor weights      |
 | `segment`    | tokens that attend to each other in MAC, a whole number of chunks    |
 | `window`     | tokens that a token sees in windowed attention, itself included      |
 | `q_seq`, `kv_seq` | queries, and the keys (and values) that they may look at        |
@@ -18,10 +17,10 @@ Shapes describe one sequence and one layer; `jax.vmap` adds batches, heads and l
 | `d_head`     | width of one head                                                    |
 | `d`          | width of one memory: its queries, keys, values and reads             |
 | `d_hidden`   | inner width of an MLP                                                |
-| `depth`      | linear maps in a memory ("memory layers")                            |
+| `n_memory_layers` | linear maps in a memory network                                 |
 | `layers`     | blocks of a model                                                    |
-| `taps`       | kernel size of the causal convolution                                |
-| `n_carried`  | `taps - 1`: inputs that the convolution keeps for the next token     |
+| `kernel_size` | tokens seen by the causal convolution                               |
+| `conv_state_len` | `kernel_size - 1`: inputs that the convolution keeps             |
 | `n_persistent` | learned tokens that every token may attend to                      |
 | `vocab`      | token ids                                                            |
 """

@@ -1,5 +1,6 @@
 """Attention over the recent past, with learned persistent tokens in front."""
 
+from titans_eqx.attention.heads import AttentionHeads as AttentionHeads
 from titans_eqx.attention.segmented import SegmentAttention as SegmentAttention
 from titans_eqx.attention.segmented import SegmentCache as SegmentCache
 from titans_eqx.attention.sliding import SlidingAttention as SlidingAttention

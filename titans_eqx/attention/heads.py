@@ -4,9 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from titans_eqx.nn.linear import linear_rows
+from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.rope import rotate
 
 
@@ -30,10 +32,10 @@ class AttentionHeads(eqx.Module):
     def __init__(
         self,
         d_model: int,
-        n_heads: int,
-        n_persistent: int,
-        rope_base: float,
         *,
+        n_heads: int,
+        n_persistent: int = 0,
+        rope_base: float = 10_000.0,
         key: PRNGKeyArray,
     ) -> None:
         """Build the projections.
@@ -41,7 +43,7 @@ class AttentionHeads(eqx.Module):
         Args:
             d_model: Width of the stream; `n_heads` divides it into even widths.
             n_heads: Attention heads.
-            n_persistent: Persistent tokens; 0 for none.
+            n_persistent: Persistent tokens.
             rope_base: Wavelength base of the rotary positions.
             key: Random key.
 
@@ -70,21 +72,9 @@ class AttentionHeads(eqx.Module):
         """Width of one head."""
         return self.d_model // self.n_heads
 
-    def queries(
-        self, x: Float[Array, "seq d_model"]
-    ) -> Float[Array, "seq heads d_head"]:
-        """Queries of each head."""
-        return self._split(linear_rows(self.query_projection, x))
-
-    def keys(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
-        """Keys of each head."""
-        return self._split(linear_rows(self.key_projection, x))
-
-    def values(
-        self, x: Float[Array, "seq d_model"]
-    ) -> Float[Array, "seq heads d_head"]:
-        """Values of each head."""
-        return self._split(linear_rows(self.value_projection, x))
+    def split(self, x: Float[Array, "seq d_model"]) -> Float[Array, "seq heads d_head"]:
+        """Features of each head."""
+        return rearrange(x, "seq (heads d) -> seq heads d", heads=self.n_heads)
 
     def rotate(
         self, x: Float[Array, "seq heads d_head"], positions: Int[Array, " seq"]
@@ -99,8 +89,8 @@ class AttentionHeads(eqx.Module):
         keys: Float[Array, "heads kv_seq d_head"],
         values: Float[Array, "heads kv_seq d_head"],
         is_visible: Bool[Array, "q_seq kv_seq"],
-    ) -> Float[Array, "q_seq heads d_head"]:
-        """Softmax attention over [persistent tokens | keys].
+    ) -> Float[Array, "q_seq d_model"]:
+        """Softmax attention over [persistent tokens | keys], projected to the stream.
 
         Scores of persistent tokens use no rotation on either side, so they are the same
         wherever in a segment or window the query stands.
@@ -113,37 +103,26 @@ class AttentionHeads(eqx.Module):
             is_visible: Which keys a query may look at; persistent tokens always are.
 
         Returns:
-            Weighted values; the softmax is taken in float32 or wider.
+            What attention adds to the stream; softmax in float32 or wider.
         """
         prefix_keys, prefix_values = (
-            self.keys(self.persistent_tokens),
-            heads_first(self.values(self.persistent_tokens)),
+            self.split(linear_rows(projection, self.persistent_tokens))
+            for projection in (self.key_projection, self.value_projection)
         )
         prefix_scores = jnp.einsum("qhd,khd->hqk", queries, prefix_keys)
         scores = jnp.einsum("qhd,hkd->hqk", self.rotate(queries, positions), keys)
         scores = jnp.where(is_visible[None, :, :], scores, -jnp.inf)
         scores = jnp.concatenate([prefix_scores, scores], axis=-1)
-        scores = scores * self.d_head**-0.5
-        wide = scores.astype(jnp.float32) if scores.dtype.itemsize < 4 else scores
-        weights = jax.nn.softmax(wide, axis=-1).astype(values.dtype)
-        all_values = jnp.concatenate([prefix_values, values], axis=1)
-        return jnp.einsum("hqk,hkd->qhd", weights, all_values)
-
-    def output(
-        self, y: Float[Array, "seq heads d_head"]
-    ) -> Float[Array, "seq d_model"]:
-        """Join the heads and project back to the stream."""
-        y = y.reshape(y.shape[0], self.d_model)
-        return linear_rows(self.output_projection, y)
-
-    def _split(
-        self, x: Float[Array, "seq d_model"]
-    ) -> Float[Array, "seq heads d_head"]:
-        return x.reshape(x.shape[0], self.n_heads, self.d_head)
+        scores = at_least_float32(scores * self.d_head**-0.5)
+        weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+        all_values = jnp.concatenate([heads_first(prefix_values), values], axis=1)
+        y = jnp.einsum("hqk,hkd->qhd", weights, all_values)
+        joined = rearrange(y, "seq heads d -> seq (heads d)")
+        return linear_rows(self.output_projection, joined)
 
 
 def heads_first(
     x: Float[Array, "seq heads d_head"],
 ) -> Float[Array, "heads seq d_head"]:
     """The layout of keys and values in products, one matrix for each head."""
-    return jnp.swapaxes(x, 0, 1)
+    return rearrange(x, "seq heads d -> heads seq d")

@@ -11,14 +11,15 @@ the causal mask of the tokens they were retrieved for.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from titans_eqx.attention.heads import AttentionHeads, heads_first
-from titans_eqx.nn.padding import Span
+from titans_eqx.nn.linear import linear_rows
+from titans_eqx.nn.padding import Padding
 
 
 class SegmentCache(eqx.Module):
-    """Rotated keys, and values, of the current segment; slots to come are zero.
+    """Rotated keys, and values, of the current segment; positions to come are zero.
 
     Laid out as the products need them, or each decoded token would transpose them all.
     """
@@ -36,29 +37,6 @@ class SegmentAttention(eqx.Module):
 
     segment_len: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        n_persistent: int,
-        segment_len: int,
-        rope_base: float,
-        *,
-        key: PRNGKeyArray,
-    ) -> None:
-        """Build the attention of one layer.
-
-        Args:
-            d_model: Width of the stream.
-            n_heads: Attention heads.
-            n_persistent: Persistent tokens.
-            segment_len: Tokens of a segment.
-            rope_base: Wavelength base of the rotary positions.
-            key: Random key.
-        """
-        self.heads = AttentionHeads(d_model, n_heads, n_persistent, rope_base, key=key)
-        self.segment_len = segment_len
-
     def init_state(self) -> SegmentCache:
         """An empty segment."""
         shape = (self.heads.n_heads, self.segment_len, self.heads.d_head)
@@ -69,79 +47,70 @@ class SegmentAttention(eqx.Module):
         self,
         x: Float[Array, "segment d_model"],
         memories: Float[Array, "segment d_model"],
-        span: Span,
         cache: SegmentCache,
+        padding: Padding,
     ) -> tuple[Float[Array, "segment d_model"], SegmentCache]:
-        """Attend from the real slots of one segment.
+        """Attend from the real positions of one segment.
 
         Args:
-            x: Tokens of the segment, one row a slot.
+            x: Tokens of the segment.
             memories: What the memory retrieved for each of them.
-            span: Which slots are real; slots before them are taken from the cache.
             cache: The part of the segment that was read before.
+            padding: Positions before the real ones are taken from the cache.
 
         Returns:
-            Outputs (meaningless at padding), and the cache with the real slots filled
-            in.
+            Outputs (meaningless at padding), and the cache with the real positions
+            filled in.
         """
-        slots = jnp.arange(span.length, dtype=jnp.int32)
-        cache = jax.vmap(span.overlay)(self._entries(x, memories, slots), cache)
-        return self._attend(x, slots, cache), cache
+        positions = jnp.arange(padding.length, dtype=jnp.int32)
+        entries = self._entries(x, memories, positions)
+        cache = jax.vmap(padding.merge)(entries, cache)
+        return self._attend(x, positions, cache), cache
 
     def step(
         self,
         x: Float[Array, " d_model"],
         memory: Float[Array, " d_model"],
-        slot: Int[Array, ""],
         cache: SegmentCache,
+        position: Int[Array, ""],
     ) -> tuple[Float[Array, " d_model"], SegmentCache]:
-        """Attend from one token.
-
-        Args:
-            x: The token.
-            memory: What the memory retrieved for it.
-            slot: Its place in the segment.
-            cache: The part of the segment that was read before.
-
-        Returns:
-            Its output, and the cache with its slot filled in.
-        """
-        rows, slots = x[None, :], slot[None]
-        entry = self._entries(rows, memory[None, :], slots)
+        """Attend from the token at one position; see `__call__`."""
+        rows, positions = x[None, :], position[None]
+        entry = self._entries(rows, memory[None, :], positions)
         cache = jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, slot, 1),
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, 1),
             cache,
             entry,
         )
-        return self._attend(rows, slots, cache)[0], cache
+        return self._attend(rows, positions, cache)[0], cache
 
     def _entries(
         self,
         x: Float[Array, "seq d_model"],
         memories: Float[Array, "seq d_model"],
-        slots: Int[Array, " seq"],
+        positions: Int[Array, " seq"],
     ) -> SegmentCache:
         heads = self.heads
-        return SegmentCache(
-            token_keys=heads_first(heads.rotate(heads.keys(x), slots)),
-            token_values=heads_first(heads.values(x)),
-            memory_keys=heads_first(heads.rotate(heads.keys(memories), slots)),
-            memory_values=heads_first(heads.values(memories)),
-        )
+
+        def keys_and_values(rows: Array) -> tuple[Array, Array]:
+            keys = heads.split(linear_rows(heads.key_projection, rows))
+            values = heads.split(linear_rows(heads.value_projection, rows))
+            return heads_first(heads.rotate(keys, positions)), heads_first(values)
+
+        return SegmentCache(*keys_and_values(x), *keys_and_values(memories))
 
     def _attend(
         self,
         x: Float[Array, "seq d_model"],
-        slots: Int[Array, " seq"],
+        positions: Int[Array, " seq"],
         cache: SegmentCache,
     ) -> Float[Array, "seq d_model"]:
-        all_slots = jnp.arange(self.segment_len, dtype=jnp.int32)
-        is_past = slots[:, None] >= all_slots[None, :]
-        y = self.heads.attend(
-            self.heads.queries(x),
-            slots,
+        all_positions = jnp.arange(self.segment_len, dtype=jnp.int32)
+        is_past = positions[:, None] >= all_positions[None, :]
+        return self.heads.attend(
+            self.heads.split(linear_rows(self.heads.query_projection, x)),
+            positions,
             jnp.concatenate([cache.memory_keys, cache.token_keys], axis=1),
             jnp.concatenate([cache.memory_values, cache.token_values], axis=1),
             jnp.concatenate([is_past, is_past], axis=1),
         )
-        return self.heads.output(y)

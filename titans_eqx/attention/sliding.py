@@ -8,14 +8,24 @@ attention.
 Keys are cached without their rotation and turned when they are used, by their place in
 the window. Scores depend only on differences of positions, so a stream needs no
 absolute position and loses no precision however long it runs.
+
+By option queries, keys and values pass through the short causal convolutions that those
+of the memory have, so that a model without memory can have them too; without SiLU,
+which softmax attention does not need.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from titans_eqx.attention.heads import AttentionHeads, heads_first
+from titans_eqx.nn.conv import CausalConv
+from titans_eqx.nn.linear import linear_rows
+from titans_eqx.nn.padding import Padding
+
+Projected = tuple[Float[Array, "seq heads d_head"], ...]
 
 
 class WindowCache(eqx.Module):
@@ -24,48 +34,49 @@ class WindowCache(eqx.Module):
     keys: Float[Array, "window heads d_head"]
     values: Float[Array, "window heads d_head"]
     n_cached: Int[Array, ""]  # how many of the last rows are real
+    conv_states: tuple[Float[Array, "conv_state_len d_model"], ...]  # of q, k and v
 
 
 class SlidingAttention(eqx.Module):
     """Causal attention over [persistent | the last `window` tokens]."""
 
     heads: AttentionHeads
+    convs: tuple[CausalConv, ...]  # of queries, keys and values; none at kernel size 1
 
     window: int = eqx.field(static=True)
 
     def __init__(
         self,
-        d_model: int,
-        n_heads: int,
-        n_persistent: int,
-        window: int,
-        rope_base: float,
+        heads: AttentionHeads,
         *,
+        window: int,
+        kernel_size: int = 1,
         key: PRNGKeyArray,
     ) -> None:
-        """Build the attention of one layer.
+        """Add windows, and convolutions if wanted, to heads.
 
         Args:
-            d_model: Width of the stream.
-            n_heads: Attention heads.
-            n_persistent: Persistent tokens, outside the window's budget.
-            window: Tokens a token sees, itself included.
-            rope_base: Wavelength base of the rotary positions.
-            key: Random key.
+            heads: Projections and persistent tokens.
+            window: Tokens that a token sees, itself included.
+            kernel_size: Tokens that the convolutions see; 1 = no convolutions.
+            key: Random key of the convolutions.
         """
-        self.heads = AttentionHeads(d_model, n_heads, n_persistent, rope_base, key=key)
+        self.heads = heads
+        keys = jr.split(key, 3) if kernel_size > 1 else ()
+        self.convs = tuple(CausalConv(heads.d_model, kernel_size, key=k) for k in keys)
         self.window = window
 
     def init_state(self) -> WindowCache:
         """Nothing was read yet."""
         shape = (self.window, self.heads.n_heads, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
-        return WindowCache(empty, empty, jnp.zeros((), jnp.int32))
+        conv_states = tuple(conv.init_state() for conv in self.convs)
+        return WindowCache(empty, empty, jnp.zeros((), jnp.int32), conv_states)
 
     def __call__(
         self, x: Float[Array, "seq d_model"], cache: WindowCache | None = None
     ) -> tuple[Float[Array, "seq d_model"], WindowCache]:
-        """Attend from every token of a piece.
+        """Attend from every token.
 
         Args:
             x: Tokens, at least one.
@@ -75,21 +86,18 @@ class SlidingAttention(eqx.Module):
             Outputs, and the window after the last token.
         """
         n_tokens, window = x.shape[0], self.window
-        fresh = cache is None
+        is_fresh = cache is None
         cache = self.init_state() if cache is None else cache
-        queries, keys, values = (
-            project(x)
-            for project in (self.heads.queries, self.heads.keys, self.heads.values)
-        )
+        (queries, keys, values), conv_states = self._project(x, cache)
         after = WindowCache(
             keys=jnp.concatenate([cache.keys, keys])[-window:],
             values=jnp.concatenate([cache.values, values])[-window:],
             n_cached=jnp.minimum(cache.n_cached + n_tokens, window),
+            conv_states=conv_states,
         )
-        if fresh and n_tokens <= window:
+        if is_fresh and n_tokens <= window:
             # The whole sequence fits in one window: no block before it to look at.
-            y = self._attend(queries, keys, values, jnp.zeros((), jnp.int32))
-            return self.heads.output(y), after
+            return self._attend(queries, keys, values, jnp.zeros((), jnp.int32)), after
 
         n_blocks = -(-n_tokens // window)
         padding = [(0, n_blocks * window - n_tokens), (0, 0), (0, 0)]
@@ -105,47 +113,65 @@ class SlidingAttention(eqx.Module):
 
         block_starts = jnp.arange(n_blocks, dtype=jnp.int32) * window
         # Rows of the first block that lie before the stream began.
-        unwritten = jnp.maximum(window - cache.n_cached - block_starts, 0)
+        n_hidden = jnp.maximum(window - cache.n_cached - block_starts, 0)
         y = jax.vmap(self._attend)(
             blocks(jnp.pad(queries, padding)),
             with_block_before(keys),
             with_block_before(values),
-            unwritten,
+            n_hidden,
         )
-        return self.heads.output(y.reshape(-1, *y.shape[2:])[:n_tokens]), after
+        return y.reshape(-1, y.shape[2])[:n_tokens], after
 
     def step(
         self, x: Float[Array, " d_model"], cache: WindowCache
     ) -> tuple[Float[Array, " d_model"], WindowCache]:
-        """Attend from one token.
+        """Attend from one token; see `__call__`."""
+        (queries, key, value), conv_states = self._project(x[None, :], cache)
+        after = WindowCache(
+            keys=jnp.concatenate([cache.keys[1:], key]),
+            values=jnp.concatenate([cache.values[1:], value]),
+            n_cached=jnp.minimum(cache.n_cached + 1, self.window),
+            conv_states=conv_states,
+        )
+        n_hidden = self.window - after.n_cached
+        return self._attend(queries, after.keys, after.values, n_hidden)[0], after
 
-        Args:
-            x: The token.
-            cache: The window before it.
-
-        Returns:
-            Its output, and the window that ends with it.
-        """
-        rows = x[None, :]
-        keys = jnp.concatenate([cache.keys[1:], self.heads.keys(rows)])
-        values = jnp.concatenate([cache.values[1:], self.heads.values(rows)])
-        n_cached = jnp.minimum(cache.n_cached + 1, self.window)
-        y = self._attend(self.heads.queries(rows), keys, values, self.window - n_cached)
-        return self.heads.output(y)[0], WindowCache(keys, values, n_cached)
+    def _project(
+        self, x: Float[Array, "seq d_model"], cache: WindowCache
+    ) -> tuple[Projected, tuple[Float[Array, "conv_state_len d_model"], ...]]:
+        """Queries, keys and values of each head, and the states of the convolutions."""
+        heads = self.heads
+        projected = [
+            linear_rows(projection, x)
+            for projection in (
+                heads.query_projection,
+                heads.key_projection,
+                heads.value_projection,
+            )
+        ]
+        conv_states = []
+        if self.convs:
+            padding = Padding.none(x.shape[0])
+            for i, conv in enumerate(self.convs):
+                projected[i], conv_state = conv(
+                    projected[i], cache.conv_states[i], padding
+                )
+                conv_states.append(conv_state)
+        return tuple(heads.split(rows) for rows in projected), tuple(conv_states)
 
     def _attend(
         self,
         queries: Float[Array, "q_seq heads d_head"],
         keys: Float[Array, "kv_seq heads d_head"],
         values: Float[Array, "kv_seq heads d_head"],
-        unwritten: Int[Array, ""],
-    ) -> Float[Array, "q_seq heads d_head"]:
-        """Attention of the last `q_seq` rows; the first `unwritten` are hidden."""
+        n_hidden: Int[Array, ""],
+    ) -> Float[Array, "q_seq d_model"]:
+        """Attention of the last `q_seq` rows; the first `n_hidden` keys are hidden."""
         key_rows = jnp.arange(keys.shape[0], dtype=jnp.int32)
         query_rows = key_rows[keys.shape[0] - queries.shape[0] :]
         distance = query_rows[:, None] - key_rows[None, :]
         is_visible = (distance >= 0) & (distance < self.window)
-        is_visible &= (key_rows >= unwritten)[None, :]
+        is_visible &= (key_rows >= n_hidden)[None, :]
         return self.heads.attend(
             queries,
             query_rows,

@@ -3,33 +3,41 @@
 Widths are numbers of features, lengths are numbers of tokens.
 """
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.section import Section, combination_error
 
+Block = Literal["mac", "mag", "mal", "lmm", "transformer"]
 
-def _as_layers(value: object) -> object:
-    if value == "all":
-        return value
-    layers = value if isinstance(value, list | tuple) else ()
-    if not layers or not all(type(i) is int and i >= 0 for i in layers):
+
+def _as_pattern(value: object) -> object:
+    names = value if isinstance(value, list | tuple) else [value]
+    if not names or not all(name in get_args(Block) for name in names):
+        listed = ", ".join(f'"{name}"' for name in get_args(Block))
         raise PydanticCustomError(
-            "layers", 'must be "all" or a list of layer numbers, counted from 0'
+            "pattern", f"must be one of {listed}, or a list of these"
         )
-    if len(set(layers)) < len(layers):
-        raise PydanticCustomError("layers", "must name a layer only once")
-    return tuple(layers)
+    return tuple(value) if isinstance(value, list) else value
 
 
-Layers = Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_as_layers)]
+Pattern = Annotated[Block | tuple[Block, ...], BeforeValidator(_as_pattern)]
 
 
 class MemoryConfig(Section):
     """The neural memory: its network, its update rule and what it may learn."""
 
+    rule: Literal["titans", "delta"] = Field(
+        default="titans",
+        description="update rule; delta: for linear memories (depth = 1, norm = false)",
+    )
+    off: bool = Field(
+        default=False,
+        description="switch the memory off: no write, no decay, same parameters",
+    )
     n_heads: int = Field(
         default=4, ge=1, description="memories side by side; divides model.d_model"
     )
@@ -40,13 +48,13 @@ class MemoryConfig(Section):
     chunk_len: int = Field(
         default=32, ge=1, description="tokens whose surprise is taken at one anchor"
     )
-    max_step: float = Field(
-        default=0.1, ge=0, description="upper bound of the step theta; 0 = no memory"
+    max_learning_rate: float = Field(
+        default=0.1, gt=0, description="upper bound of the inner learning rate theta"
     )
     clip: float = Field(
         default=1.0,
         ge=0,
-        description="surprise norm that is written at full step; 0 = no clipping",
+        description="largest surprise norm written at the full rate; 0 = no clipping",
     )
     decay_towards: Literal["zero", "initial"] = Field(
         default="zero", description="weights that forgetting leads to"
@@ -63,7 +71,7 @@ class MemoryConfig(Section):
     )
     residual: bool = Field(default=True, description="M(x) = x + f(x), not f(x)")
     norm: bool = Field(default=True, description="layer norm on f, without parameters")
-    conv_taps: int = Field(
+    kernel_size: int = Field(
         default=4, ge=1, description="tokens seen by the convolution; 1 = none"
     )
     use_momentum: bool = Field(
@@ -86,9 +94,6 @@ class MemoryConfig(Section):
     read: Literal["after", "before"] = Field(
         default="after", description="whether a token reads after or before its write"
     )
-    layers: Layers = Field(
-        default="all", description='layers with a memory: "all" or a list, from 0'
-    )
 
 
 class AttentionConfig(Section):
@@ -105,6 +110,11 @@ class AttentionConfig(Section):
         ge=1,
         description="tokens that a token sees, itself included (not mac)",
     )
+    kernel_size: int = Field(
+        default=1,
+        ge=1,
+        description="tokens seen by a convolution of q, k and v (not mac); 1 = none",
+    )
     n_persistent: int = Field(
         default=4, ge=0, description="learned tokens that every token sees"
     )
@@ -120,9 +130,10 @@ class AttentionConfig(Section):
 class ModelConfig(Section):
     """A language model."""
 
-    variant: Literal["mac", "mag", "mal", "lmm", "transformer"] = Field(
+    pattern: Pattern = Field(
         default="mac",
-        description="memory as context, as gate, as layer, alone, or no memory",
+        description='block ("mac", "mag", "mal", "lmm", "transformer" = no memory), or '
+        "a list of blocks that repeats over n_layers",
     )
     d_model: int = Field(default=128, ge=1, description="width of the residual stream")
     n_layers: int = Field(default=4, ge=1, description="blocks")
@@ -144,21 +155,41 @@ class ModelConfig(Section):
         default=AttentionConfig(), description="attention over the recent past"
     )
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the pattern, in order."""
+        return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether any block has a neural memory."""
+        return any(block != "transformer" for block in self.blocks)
+
     @model_validator(mode="after")
     def _check_combinations(self) -> "ModelConfig":
-        has_memory = self.variant != "transformer"
-        # Layers without a memory are attention layers, also in a model of memories.
-        has_attention = self.variant != "lmm" or self.memory.layers != "all"
-        if has_memory:
+        self._check_pattern()
+        if self.has_memory:
             self._check_memory()
-        if has_attention:
+        if any(block != "lmm" for block in self.blocks):
             self._check_attention()
-        if self.variant == "mac":
+        if "mac" in self.blocks:
             self._check_segment()
         return self
 
+    def _check_pattern(self) -> None:
+        length = len(self.blocks)
+        if self.n_layers % length != 0:
+            raise combination_error(
+                "model.n_layers must be a multiple of the length of model.pattern, got "
+                f"{self.n_layers} and {length}; "
+                f"n_layers = {_next_multiple(self.n_layers, length)} would do",
+                "model.n_layers",
+                "model.pattern",
+            )
+
     def _check_memory(self) -> None:
-        heads, layers = self.memory.n_heads, self.memory.layers
+        memory = self.memory
+        heads = memory.n_heads
         if self.d_model % heads != 0:
             raise combination_error(
                 "model.d_model must be a multiple of model.memory.n_heads, got "
@@ -167,20 +198,35 @@ class ModelConfig(Section):
                 "model.d_model",
                 "model.memory.n_heads",
             )
-        if self.memory.decay == "channel" and self.memory.gates != "per_layer":
+        if memory.decay == "channel" and memory.gates != "per_layer":
             raise combination_error(
                 'model.memory.gates must be "per_layer" with model.memory.decay = '
-                f'"channel", got "{self.memory.gates}"',
+                f'"channel", got "{memory.gates}"',
                 "model.memory.gates",
                 "model.memory.decay",
             )
-        if layers != "all" and max(layers) >= self.n_layers:
-            raise combination_error(
-                f"model.memory.layers must name layers from 0 to {self.n_layers - 1} "
-                f"(model.n_layers = {self.n_layers}), got {max(layers)}",
-                "model.memory.layers",
-                "model.n_layers",
-            )
+        if memory.rule == "delta":
+            self._check_delta()
+
+    def _check_delta(self) -> None:
+        memory = self.memory
+        for key, is_right, wanted in (
+            ("depth", memory.depth == 1, "1"),
+            ("norm", not memory.norm, "false"),
+            ("decay", memory.decay != "channel", '"scalar" or "none"'),
+            ("decay_towards", memory.decay_towards == "zero", '"zero"'),
+            ("max_learning_rate", memory.max_learning_rate <= 1, "<= 1"),
+            # It has no clipping and no anchor.
+            ("clip", memory.clip == MemoryConfig().clip, "left out"),
+            ("surprise", memory.surprise == "first_order", "left out"),
+        ):
+            if not is_right:
+                raise combination_error(
+                    f"model.memory.{key} must be {wanted} with model.memory.rule = "
+                    f'"delta", got {json.dumps(getattr(memory, key))}',
+                    f"model.memory.{key}",
+                    "model.memory.rule",
+                )
 
     def _check_attention(self) -> None:
         heads = self.attention.n_heads
@@ -203,6 +249,13 @@ class ModelConfig(Section):
                 f"segment_len = {_next_multiple(segment, chunk)} would do",
                 "model.attention.segment_len",
                 "model.memory.chunk_len",
+            )
+        if self.attention.kernel_size != 1:
+            raise combination_error(
+                'model.attention.kernel_size must be 1 with a "mac" block, got '
+                f"{self.attention.kernel_size}",
+                "model.attention.kernel_size",
+                "model.pattern",
             )
 
 

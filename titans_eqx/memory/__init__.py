@@ -1,14 +1,21 @@
-"""The memory: the update rule in its two forms, and the layer built on it."""
+"""The memory: networks, losses and rules (the seams), and the layer built on them."""
 
-from titans_eqx.memory.outer_gradient import GradientBoundary as GradientBoundary
-from titans_eqx.memory.scan import scan_chunks as scan_chunks
-from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet
-from titans_eqx.memory.net import MemoryNet as MemoryNet
+from titans_eqx.memory.check import check_rule as check_rule
+from titans_eqx.memory.delta import DeltaRule as DeltaRule
+from titans_eqx.memory.inputs import GateSpec as GateSpec
+from titans_eqx.memory.inputs import MemoryInputs as MemoryInputs
 from titans_eqx.memory.layer import NeuralMemory as NeuralMemory
 from titans_eqx.memory.layer import NeuralMemoryState as NeuralMemoryState
-from titans_eqx.memory.stats import MemoryFigures as MemoryFigures
-from titans_eqx.memory.stats import observe as observe
-from titans_eqx.memory.recurrent import scan_tokens as scan_tokens
-from titans_eqx.memory.rule import UpdateRule as UpdateRule
-from titans_eqx.memory.state import MemoryInputs as MemoryInputs
-from titans_eqx.memory.state import MemoryState as MemoryState
+from titans_eqx.memory.loss import AbstractInnerLoss as AbstractInnerLoss
+from titans_eqx.memory.loss import SquaredError as SquaredError
+from titans_eqx.memory.memory import AbstractMemory as AbstractMemory
+from titans_eqx.memory.memory import MemoryStats as MemoryStats
+from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet
+from titans_eqx.memory.net import MemoryNet as MemoryNet
+from titans_eqx.memory.outer_gradient import OuterGradient as OuterGradient
+from titans_eqx.memory.read_only import ReadOnlyRule as ReadOnlyRule
+from titans_eqx.memory.rule import AbstractRule as AbstractRule
+from titans_eqx.memory.rule import AbstractRuleState as AbstractRuleState
+from titans_eqx.memory.scan import scan_chunks as scan_chunks
+from titans_eqx.memory.scan import scan_tokens as scan_tokens
+from titans_eqx.memory.titans import TitansRule as TitansRule

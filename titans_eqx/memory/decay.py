@@ -10,8 +10,7 @@ With `D_a[t, i] = prod_{i < j <= t} a_j` (lower triangular, ones on the diagonal
     f = D_{1-alpha} (n * cumprod eta)
     r = last row of D_eta,           e = prod eta
 
-where `M` and `S` are the weights and momentum before the chunk. None of it depends on
-the memory, so it is computed for all chunks at once, outside the scan.
+where `M` and `S` are the weights and velocity before the chunk.
 """
 
 from typing import Final
@@ -28,60 +27,62 @@ SMALLEST_FACTOR: Final = 1e-30
 class ChunkDecay(eqx.Module):
     """Decay factors of one memory layer over one chunk."""
 
-    kept: Float[Array, " chunk"]  # A: what is left of the weights before the chunk
-    pushed: Float[Array, " chunk"]  # f: what the momentum before the chunk adds
-    written: Float[Array, "chunk chunk"]  # H: what is left of each token's surprise
-    momentum_kept: Float[Array, ""]  # e
-    momentum_written: Float[Array, " chunk"]  # r
+    carry_weights: Float[Array, " chunk"]  # A: what is left of the weights before it
+    carry_velocity: Float[Array, " chunk"]  # f: what the velocity before it adds
+    write_weights: Float[Array, "chunk chunk"]  # H: what is left of each surprise
+    velocity_carry: Float[Array, ""]  # e
+    velocity_write: Float[Array, " chunk"]  # r
+
+    def before_own_write(self) -> "ChunkDecay":
+        """The factors of reads that precede the token's own write: a token earlier.
+
+        Only the fields that reads use are meaningful.
+        """
+        return ChunkDecay(
+            carry_weights=jnp.roll(self.carry_weights, 1).at[0].set(1.0),
+            carry_velocity=jnp.roll(self.carry_velocity, 1).at[0].set(0.0),
+            write_weights=jnp.roll(self.write_weights, 1, axis=0).at[0].set(0.0),
+            velocity_carry=self.velocity_carry,
+            velocity_write=self.velocity_write,
+        )
 
 
 def chunk_decay(
     decay: Float[Array, " chunk"],
-    momentum: Float[Array, " chunk"],
+    momentum: Float[Array, " chunk"] | None,
     is_real: Bool[Array, " chunk"],
 ) -> ChunkDecay:
     """The factors of one memory layer over one chunk.
 
     Args:
         decay: alpha of each token; 0 for padding.
-        momentum: eta of each token; 1 for padding.
+        momentum: eta of each token; 1 for padding. None: there is no velocity.
         is_real: False for padding, which then changes nothing at all.
-
-    Returns:
-        The factors by which the chunk is read and written.
     """
     n = is_real.astype(decay.dtype)
-    keep_products = _lower_products(1 - decay)
-    momentum_products = _lower_products(momentum)
+    decay_products = lower_products(1 - decay)
+    carry_weights = decay_products[:, 0] * (1 - decay[0])
+    if momentum is None:
+        zeros = jnp.zeros_like(decay)
+        return ChunkDecay(
+            carry_weights=carry_weights,
+            carry_velocity=zeros,
+            write_weights=decay_products * n[None, :],
+            velocity_carry=zeros[0],
+            velocity_write=zeros,
+        )
+    momentum_products = lower_products(momentum)
     momentum_so_far = momentum_products[:, 0] * momentum[0]
     return ChunkDecay(
-        kept=keep_products[:, 0] * (1 - decay[0]),
-        pushed=keep_products @ (n * momentum_so_far),
-        written=(keep_products * n[None, :]) @ momentum_products,
-        momentum_kept=momentum_so_far[-1],
-        momentum_written=momentum_products[-1],
+        carry_weights=carry_weights,
+        carry_velocity=decay_products @ (n * momentum_so_far),
+        write_weights=(decay_products * n[None, :]) @ momentum_products,
+        velocity_carry=momentum_so_far[-1],
+        velocity_write=momentum_products[-1],
     )
 
 
-def before_own_write(factors: ChunkDecay) -> ChunkDecay:
-    """The factors as seen by a read that precedes the token's own write.
-
-    Args:
-        factors: Factors of reads that follow the write.
-
-    Returns:
-        The same, one token earlier; only the fields that reads use are meaningful.
-    """
-    return ChunkDecay(
-        kept=jnp.roll(factors.kept, 1).at[0].set(1.0),
-        pushed=jnp.roll(factors.pushed, 1).at[0].set(0.0),
-        written=jnp.roll(factors.written, 1, axis=0).at[0].set(0.0),
-        momentum_kept=factors.momentum_kept,
-        momentum_written=factors.momentum_written,
-    )
-
-
-def _lower_products(factors: Float[Array, " chunk"]) -> Float[Array, "chunk chunk"]:
+def lower_products(factors: Float[Array, " chunk"]) -> Float[Array, "chunk chunk"]:
     """`D[t, i]`, the product of the factors after `i` up to `t`.
 
     Differences of cumulative logarithms, never ratios of products: a product underflows

@@ -2,8 +2,8 @@
 
 Each head has a memory of its own. Queries, keys and values are projections followed by
 a causal depthwise convolution and SiLU; queries and keys have unit norm. The gates of
-the update rule are functions of the token, one for each head and memory layer. Reads
-are normalised, gated by the input and projected back to the stream (section 4.4).
+the update rule are functions of the token. Reads are normalised, gated by the input and
+projected back to the stream (section 4.4).
 """
 
 from collections.abc import Callable
@@ -12,289 +12,289 @@ from typing import Final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from einops import rearrange
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config import MemoryConfig
-from titans_eqx.memory.scan import scan_slots
-from titans_eqx.memory.gates import MemoryGates
-from titans_eqx.memory.layer_state import ConvInputs, NeuralMemoryState
-from titans_eqx.memory.net import MemoryNet
-from titans_eqx.memory.recurrent import scan_tokens
-from titans_eqx.memory.rule import UpdateRule
-from titans_eqx.memory.state import MemoryInputs, MemoryState, at_least_float32
+from titans_eqx.memory.build import build_net, build_rule
+from titans_eqx.memory.gates import Gates
+from titans_eqx.memory.inputs import MemoryInputs
+from titans_eqx.memory.loss import square_norm
+from titans_eqx.memory.memory import AbstractMemory, MemoryStats
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.scan import scan_aligned, scan_tokens
 from titans_eqx.nn.conv import ConvProjection
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.norm import unit_norm
-from titans_eqx.nn.padding import Span
+from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.precision import at_least_float32
 
-HEAD_AXIS: Final = 1  # of queries, keys, values and gates: "slots heads ..."
+HEAD_AXIS: Final = 1  # of queries, keys, values and gates: "positions heads ..."
 
 
-class NeuralMemory(eqx.Module):
+class ConvStates(eqx.Module):
+    """Inputs that the three convolutions keep for the next token."""
+
+    query: Float[Array, "conv_state_len d_model"]
+    key: Float[Array, "conv_state_len d_model"]
+    value: Float[Array, "conv_state_len d_model"]
+
+
+class NeuralMemoryState(eqx.Module):
+    """What the layer carries along a stream; its size never changes."""
+
+    heads: AbstractRuleState  # the rule's state of each head, stacked
+    conv_states: ConvStates
+
+
+class NeuralMemory(AbstractMemory[NeuralMemoryState]):
     """A sequence layer whose memory is learned while it reads."""
 
     query_projection: ConvProjection
     key_projection: ConvProjection
     value_projection: ConvProjection
-    gates: MemoryGates
+    gates: Gates
     initial_weights: HeadWeights  # M_0
     read_norm: eqx.nn.RMSNorm
     output_gate: eqx.nn.Linear
     output_projection: eqx.nn.Linear
+    net: AbstractMemoryNet
+    rule: AbstractRule
 
-    net: MemoryNet
-    rule: UpdateRule = eqx.field(static=True)
     n_heads: int = eqx.field(static=True)
-    chunk_len: int = eqx.field(static=True)
 
     def __init__(
-        self, d_model: int, config: MemoryConfig, *, key: PRNGKeyArray
+        self,
+        d_model: int,
+        *,
+        n_heads: int,
+        net: AbstractMemoryNet,
+        rule: AbstractRule,
+        kernel_size: int = 4,
+        share_gates: bool = False,
+        key: PRNGKeyArray,
     ) -> None:
         """Build the layer.
 
         Args:
-            d_model: Width of the stream; a multiple of `config.n_heads`.
-            config: Size of the memories and options of the update rule.
+            d_model: Width of the stream; a multiple of `n_heads`.
+            n_heads: Memories side by side.
+            net: Network of one memory, of width `d_model // n_heads`.
+            rule: How memories are written and read.
+            kernel_size: Tokens that the convolutions see; 1 = no convolution.
+            share_gates: Whether the memory layers of a head share their gates.
             key: Random key.
 
         Raises:
-            ValueError: If the heads do not divide the width.
+            ValueError: If the heads do not divide the width, the network has another
+                width, or the rule cannot write it.
         """
-        if d_model % config.n_heads != 0:
+        if d_model % n_heads != 0:
             raise ValueError(
-                f"memory.n_heads must divide d_model, got n_heads={config.n_heads} and "
+                f"memory.n_heads must divide d_model, got n_heads={n_heads} and "
                 f"d_model={d_model}. Use a divisor of {d_model}."
             )
+        d_head = d_model // n_heads
         keys = jr.split(key, 7)
-        taps, d_head = config.conv_taps, d_model // config.n_heads
-        self.query_projection = ConvProjection(d_model, taps, key=keys[0])
-        self.key_projection = ConvProjection(d_model, taps, key=keys[1])
-        self.value_projection = ConvProjection(d_model, taps, key=keys[2])
-        self.net = MemoryNet(
-            d_head,
-            config.depth,
-            config.expansion,
-            residual=config.residual,
-            norm=config.norm,
+        _check_width(net, d_head)
+        self.query_projection, self.key_projection, self.value_projection = (
+            ConvProjection(d_model, kernel_size, key=k) for k in keys[:3]
         )
-        channels = tuple(d_in for d_in, _ in self.net.shapes)
-        self.gates = MemoryGates(d_model, config, channels, key=keys[3])
-        self.initial_weights = jax.vmap(self.net.init)(
-            jr.split(keys[4], config.n_heads)
+        self.gates = Gates(
+            d_model, n_heads, rule.gate_specs(net), is_shared=share_gates, key=keys[3]
         )
+        self.initial_weights = jax.vmap(net.init)(jr.split(keys[4], n_heads))
         self.read_norm = eqx.nn.RMSNorm(d_head, use_bias=False)
-        self.output_gate = eqx.nn.Linear(d_model, d_model, use_bias=False, key=keys[5])
-        self.output_projection = eqx.nn.Linear(
-            d_model, d_model, use_bias=False, key=keys[6]
+        self.output_gate, self.output_projection = (
+            eqx.nn.Linear(d_model, d_model, use_bias=False, key=k) for k in keys[5:]
         )
-        self.rule = UpdateRule.from_config(config)
-        self.n_heads = config.n_heads
-        self.chunk_len = config.chunk_len
+        self.net = net
+        self.rule = rule
+        self.n_heads = n_heads
+
+    @classmethod
+    def from_config(
+        cls, d_model: int, config: MemoryConfig, *, key: PRNGKeyArray
+    ) -> "NeuralMemory":
+        """The layer that a config describes, with `MemoryNet` and one of our rules."""
+        return cls(
+            d_model,
+            n_heads=config.n_heads,
+            # Heads that do not divide the width are refused below.
+            net=build_net(max(1, d_model // config.n_heads), config),
+            rule=build_rule(config),
+            kernel_size=config.kernel_size,
+            share_gates=config.gates == "per_head",
+            key=key,
+        )
+
+    @property
+    def chunk_len(self) -> int:
+        """The rule's."""
+        return self.rule.chunk_len
 
     def init_state(
         self, prefix: Float[Array, "n_persistent d_model"] | None = None
     ) -> NeuralMemoryState:
-        """The state before the first token: M_0, no momentum, zero inputs.
-
-        Args:
-            prefix: Learned tokens that every sequence starts with; they are read here,
-                as a chunk of their own, so that the sequence starts at a chunk's start.
-
-        Returns:
-            The state, at phase 0.
-        """
+        """See `AbstractMemory.init_state`: M_0, after the prefix if there is one."""
         state = NeuralMemoryState(
-            memory=jax.vmap(MemoryState.initial)(self._initial_weights()),
-            conv_inputs=ConvInputs(
-                query=self.query_projection.init_state(),
-                key=self.key_projection.init_state(),
-                value=self.value_projection.init_state(),
+            heads=jax.vmap(self.rule.init_state)(self._initial()),
+            conv_states=ConvStates(
+                query=self.query_projection.conv.init_state(),
+                key=self.key_projection.conv.init_state(),
+                value=self.value_projection.conv.init_state(),
             ),
         )
         if prefix is None or prefix.shape[0] == 0:
             return state
-        _, state = self.start(prefix, state)
-        return NeuralMemoryState(
-            memory=jax.vmap(MemoryState.at_chunk_start)(state.memory),
-            conv_inputs=state.conv_inputs,
-        )
+        _, state = self(prefix, state, Padding.none(prefix.shape[0]))
+        start_chunk = jax.vmap(lambda s: self.rule.start_chunk(self.rule.end_chunk(s)))
+        return NeuralMemoryState(start_chunk(state.heads), state.conv_states)
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: NeuralMemoryState | None = None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: NeuralMemoryState | None = None,
+        padding: Padding | None = None,
     ) -> tuple[Float[Array, "seq d_model"], NeuralMemoryState]:
-        """Write and read a piece of a sequence, chunk by chunk.
-
-        Args:
-            x: Tokens, at least one.
-            state: Where the stream stands, at any phase; None for a fresh sequence,
-                which saves the work of aligning the piece with the chunks.
-
-        Returns:
-            What the memory answers at each token, and the state after the last one.
-        """
-        if state is None:
-            return self.start(x, self.init_state())
+        """See `AbstractMemory.__call__`; a fresh sequence needs no aligning."""
         n_tokens = x.shape[0]
-        span = Span.placed(n_tokens, state.memory.phase[0], self.chunk_len)
-        y, state = self.read_write(span.place(x), span, state)
-        return span.take(y, n_tokens), state
-
-    def start(
-        self, x: Float[Array, "seq d_model"], state: NeuralMemoryState
-    ) -> tuple[Float[Array, "seq d_model"], NeuralMemoryState]:
-        """`__call__` from a state that is known to stand at the start of a chunk.
-
-        Args:
-            x: Tokens, at least one.
-            state: A state at phase 0, such as `init_state` returns.
-
-        Returns:
-            What the memory answers at each token, and the state after the last one.
-        """
-        return self.read_write(x, Span.whole(x.shape[0]), state)
+        if state is None:
+            state, padding = self.init_state(), Padding.none(n_tokens)
+        if padding is not None:
+            return self._write_and_read(
+                partial(scan_aligned, padding=padding), x, state, padding
+            )
+        offset = state.heads.chunk_offset[0]
+        padding = Padding.aligned(n_tokens, offset, self.chunk_len)
+        y, state = self(padding.pad(x), state, padding)
+        return padding.unpad(y, n_tokens), state
 
     def step(
         self, x: Float[Array, " d_model"], state: NeuralMemoryState
     ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
-        """Write and read one token, at the same cost wherever it stands.
-
-        Args:
-            x: One token.
-            state: Where the stream stands.
-
-        Returns:
-            What the memory answers, and the next state.
-        """
-        rows, span = x[None, :], Span.whole(1)
-        scan = partial(scan_tokens, self.net)
-        y, state = self._scan(scan, rows, span, state)
+        """See `AbstractMemory.step`."""
+        y, state = self._write_and_read(scan_tokens, x[None], state, Padding.none(1))
         return y[0], state
 
-    def read_write(
-        self,
-        x: Float[Array, "slots d_model"],
-        span: Span,
-        state: NeuralMemoryState,
-        chunks_read: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "slots d_model"], NeuralMemoryState]:
-        """`__call__` on slots that are aligned with the chunks.
+    def snapshot(self, state: NeuralMemoryState) -> HeadWeights:
+        """See `AbstractMemory.snapshot`: the fast weights."""
+        return state.heads.weights
 
-        Args:
-            x: One row a slot.
-            span: Which slots are real.
-            state: State before the first real slot.
-            chunks_read: Chunks finished by the caller before, for `truncate_every`.
-
-        Returns:
-            Answers (meaningless at padding), and the state after the last real slot.
-        """
-        scan = partial(scan_slots, self.net, span=span, chunks_read=chunks_read)
-        return self._scan(scan, x, span, state)
+    def init_query_state(self) -> Float[Array, "conv_state_len d_model"]:
+        """See `AbstractMemory.init_query_state`: of the query convolution."""
+        return self.query_projection.conv.init_state()
 
     def retrieve(
         self,
-        x: Float[Array, "slots d_model"],
-        span: Span,
-        weights: HeadWeights,
-        carried: Float[Array, "n_carried d_model"],
-    ) -> tuple[Float[Array, "slots d_model"], Float[Array, "n_carried d_model"]]:
-        """Read fixed weights without writing (Titans, Eqs. 15 and 21).
+        x: Float[Array, "positions d_model"],
+        snapshot: HeadWeights,
+        query_state: Float[Array, "conv_state_len d_model"],
+        padding: Padding,
+    ) -> tuple[
+        Float[Array, "positions d_model"], Float[Array, "conv_state_len d_model"]
+    ]:
+        """See `AbstractMemory.retrieve`."""
+        queries, query_state = self.query_projection(x, query_state, padding)
+        over_heads = jax.vmap(self.net, in_axes=(0, HEAD_AXIS), out_axes=HEAD_AXIS)
+        reads = over_heads(snapshot, unit_norm(self._split_heads(queries)))
+        return self._output(x, reads), query_state
 
-        Args:
-            x: One row a slot.
-            span: Which slots are real.
-            weights: Fast weights of all heads, as found in a state.
-            carried: Inputs that the query convolution kept from the slots before.
+    def probe(
+        self, x: Float[Array, " d_model"], state: NeuralMemoryState
+    ) -> MemoryStats:
+        """See `AbstractMemory.probe`."""
+        inputs, _ = self._project(x[None], state.conv_states, Padding.none(1))
+        token = jax.tree.map(lambda leaf: leaf[0], inputs)
+        _, after = self.step(x, state)
 
-        Returns:
-            Answers, and what the convolution keeps for the slots after.
-        """
-        queries, carried = self._queries(x, span, carried)
-        reads = jax.vmap(self.net, in_axes=(0, HEAD_AXIS), out_axes=HEAD_AXIS)(
-            weights, queries
+        def surprise_norm(token: MemoryInputs, head: AbstractRuleState) -> Array:
+            return jnp.sqrt(square_norm(self.rule.surprise(self.net, token, head)))
+
+        return MemoryStats(
+            surprise=jax.vmap(surprise_norm)(token, state.heads),
+            gates=token.gates,
+            weight_norm=jnp.sqrt(jax.vmap(square_norm)(after.heads.weights)),
         )
-        return self._output(x, reads), carried
 
-    def project(
-        self, x: Float[Array, "slots d_model"], span: Span, carried: ConvInputs
-    ) -> tuple[MemoryInputs, ConvInputs]:
-        """What the update rule is given at each slot.
+    def _write_and_read(
+        self,
+        scan: Callable[..., tuple[Float[Array, "positions d"], AbstractRuleState]],
+        x: Float[Array, "positions d_model"],
+        state: NeuralMemoryState,
+        padding: Padding,
+    ) -> tuple[Float[Array, "positions d_model"], NeuralMemoryState]:
+        """Project, run one form of the rule on each head, and project back."""
+        inputs, conv_states = self._project(x, state.conv_states, padding)
 
-        Args:
-            x: One row a slot.
-            span: Which slots are real.
-            carried: Inputs of the convolutions from before.
+        def one_head(
+            inputs: MemoryInputs, state: AbstractRuleState, initial: MemoryWeights
+        ) -> tuple[Float[Array, "positions d"], AbstractRuleState]:
+            return scan(self.rule, self.net, inputs, state, initial=initial)
 
-        Returns:
-            Queries, keys, values and gates with heads as second axis, and the inputs
-            to carry on.
-        """
-        queries, carried_query = self._queries(x, span, carried.query)
-        keys, carried_key = self.key_projection(x, carried.key, span)
-        values, carried_value = self.value_projection(x, carried.value, span)
-        decay, momentum, step = jax.vmap(self.gates)(x)
+        over_heads = jax.vmap(
+            one_head, in_axes=(HEAD_AXIS, 0, 0), out_axes=(HEAD_AXIS, 0)
+        )
+        reads, heads = over_heads(inputs, state.heads, self._initial())
+        return self._output(x, reads), NeuralMemoryState(heads, conv_states)
+
+    def _project(
+        self,
+        x: Float[Array, "positions d_model"],
+        conv_states: ConvStates,
+        padding: Padding,
+    ) -> tuple[MemoryInputs, ConvStates]:
+        """What the rule is given, with heads as second axis."""
+        queries, query_state = self.query_projection(x, conv_states.query, padding)
+        keys, key_state = self.key_projection(x, conv_states.key, padding)
+        values, value_state = self.value_projection(x, conv_states.value, padding)
 
         def one_head(*arrays: PyTree[Array]) -> MemoryInputs:
             return MemoryInputs(*arrays)
 
         inputs = jax.vmap(one_head, in_axes=HEAD_AXIS, out_axes=HEAD_AXIS)(
-            queries,
-            unit_norm(self._heads(keys)),
-            self._heads(values),
-            decay,
-            momentum,
-            step,
+            unit_norm(self._split_heads(queries)),
+            unit_norm(self._split_heads(keys)),
+            self._split_heads(values),
+            jax.vmap(self.gates)(x),
         )
-        return inputs, ConvInputs(carried_query, carried_key, carried_value)
-
-    def _scan(
-        self,
-        scan: Callable[..., tuple[Float[Array, "slots d"], MemoryState]],
-        x: Float[Array, "slots d_model"],
-        span: Span,
-        state: NeuralMemoryState,
-    ) -> tuple[Float[Array, "slots d_model"], NeuralMemoryState]:
-        """Project, run one form of the rule on each head, and project back."""
-        inputs, conv_inputs = self.project(x, span, state.conv_inputs)
-
-        def one_head(
-            inputs: MemoryInputs, state: MemoryState, initial: MemoryWeights
-        ) -> tuple[Float[Array, "slots d"], MemoryState]:
-            return scan(
-                inputs=inputs,
-                state=state,
-                chunk_len=self.chunk_len,
-                rule=self.rule,
-                initial=initial,
-            )
-
-        over_heads = jax.vmap(
-            one_head, in_axes=(HEAD_AXIS, 0, 0), out_axes=(HEAD_AXIS, 0)
-        )
-        reads, memory = over_heads(inputs, state.memory, self._initial_weights())
-        return self._output(x, reads), NeuralMemoryState(memory, conv_inputs)
-
-    def _initial_weights(self) -> HeadWeights:
-        weights = jax.vmap(self.rule.boundary.initial)(self.initial_weights)
-        return jax.tree.map(at_least_float32, weights)
-
-    def _heads(self, x: Float[Array, "slots d_model"]) -> Float[Array, "slots heads d"]:
-        return at_least_float32(x.reshape(x.shape[0], self.n_heads, -1))
-
-    def _queries(
-        self,
-        x: Float[Array, "slots d_model"],
-        span: Span,
-        carried: Float[Array, "n_carried d_model"],
-    ) -> tuple[Float[Array, "slots heads d"], Float[Array, "n_carried d_model"]]:
-        queries, carried = self.query_projection(x, carried, span)
-        return unit_norm(self._heads(queries)), carried
+        return inputs, ConvStates(query_state, key_state, value_state)
 
     def _output(
-        self, x: Float[Array, "slots d_model"], reads: Float[Array, "slots heads d"]
-    ) -> Float[Array, "slots d_model"]:
+        self,
+        x: Float[Array, "positions d_model"],
+        reads: Float[Array, "positions heads d"],
+    ) -> Float[Array, "positions d_model"]:
         reads = jax.vmap(jax.vmap(self.read_norm))(reads.astype(x.dtype))
         gate = jax.nn.silu(linear_rows(self.output_gate, x))
-        return linear_rows(self.output_projection, reads.reshape(x.shape) * gate)
+        joined = rearrange(reads, "positions heads d -> positions (heads d)")
+        return linear_rows(self.output_projection, joined * gate)
+
+    def _initial(self) -> HeadWeights:
+        weights = self.rule.outer_gradient.initial(self.initial_weights)
+        return jax.tree.map(at_least_float32, weights)
+
+    def _split_heads(
+        self, x: Float[Array, "positions d_model"]
+    ) -> Float[Array, "positions heads d"]:
+        pattern = "positions (heads d) -> positions heads d"
+        return at_least_float32(rearrange(x, pattern, heads=self.n_heads))
+
+
+def _check_width(net: AbstractMemoryNet, d_head: int) -> None:
+    def read() -> Array:
+        return net(net.init(jr.key(0)), jnp.zeros(d_head))
+
+    try:
+        fits = jax.eval_shape(read).shape == (d_head,)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the memory network must map d_model / n_heads = {d_head} features to as "
+            f"many, got {net}. Build it with that width."
+        )

@@ -1,40 +1,87 @@
-"""The surprise `u_t = grad_M 1/2 |M(k_t) - v_t|^2` (Titans, Eq. 12).
+"""The inner loss, and the surprise that is its gradient by the memory's weights.
 
-For one token as matrices, and for a whole chunk without building any.
+A loss compares what the memory answers to a key with the value that belongs to it.
+Rules need only its gradient at the memory's output; from there `token_surprise` goes
+back to the weights of one token's memory, and `surprise_factors` to those of a whole
+chunk without building any matrix.
 """
 
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
-from titans_eqx.nn.remat import keep
+from titans_eqx.nn.remat import save_for_backward
 from titans_eqx.sharding.varying import vary_like
+
+LayerRows = tuple[Float[Array, "chunk _"], ...]
+
+
+class AbstractInnerLoss(eqx.Module):
+    """A loss on each row of the memory's output."""
+
+    @abstractmethod
+    def gate_specs(self) -> Mapping[str, GateSpec]:
+        """Gates that the loss itself needs, such as a threshold; often none."""
+
+    @abstractmethod
+    def gradient(
+        self,
+        outputs: Float[Array, "*rows d"],
+        values: Float[Array, "*rows d"],
+        gates: Mapping[str, Float[Array, "*rows _"]],
+    ) -> Float[Array, "*rows d"]:
+        """The gradient of the loss by the memory's outputs, row by row.
+
+        Args:
+            outputs: What the memory answers to the keys.
+            values: What it should answer.
+            gates: All gates of the rule, those of `gate_specs` among them.
+        """
+
+
+class SquaredError(AbstractInnerLoss):
+    """`1/2 |M(k_t) - v_t|^2` (Titans, Eq. 12, halved)."""
+
+    def gate_specs(self) -> Mapping[str, GateSpec]:
+        """None."""
+        return {}
+
+    def gradient(
+        self,
+        outputs: Float[Array, "*rows d"],
+        values: Float[Array, "*rows d"],
+        gates: Mapping[str, Float[Array, "*rows _"]],
+    ) -> Float[Array, "*rows d"]:
+        """The error itself."""
+        return outputs - values
 
 
 def token_surprise(
     net: AbstractMemoryNet,
-    anchor: MemoryWeights,
-    key: Float[Array, " d"],
-    value: Float[Array, " d"],
+    loss: AbstractInnerLoss,
+    weights: MemoryWeights,
+    token: MemoryInputs,
 ) -> MemoryWeights:
-    """The surprise of one token, in full.
+    """The surprise `u_t` of one token, in full (Titans, Eq. 12).
 
     Args:
         net: Structure of the memory.
-        anchor: Weights at which the gradient is taken.
-        key: Key k_t.
-        value: Target v_t.
+        loss: The inner loss.
+        weights: Where the gradient is taken.
+        token: One token, without a leading axis.
 
     Returns:
         The gradient of each memory layer's weights.
     """
-
-    def loss(anchor: MemoryWeights) -> Float[Array, ""]:
-        return 0.5 * jnp.sum(jnp.square(net(anchor, key) - value))
-
-    return jax.grad(loss)(anchor)
+    output, pull_back = jax.vjp(lambda weights: net(weights, token.keys), weights)
+    return pull_back(loss.gradient(output, token.values, token.gates))[0]
 
 
 def square_norm(surprise: MemoryWeights) -> Float[Array, ""]:
@@ -44,10 +91,10 @@ def square_norm(surprise: MemoryWeights) -> Float[Array, ""]:
 
 def surprise_factors(
     net: AbstractMemoryNet,
-    anchor: MemoryWeights,
-    keys: Float[Array, "chunk d"],
-    values: Float[Array, "chunk d"],
-) -> tuple[tuple[Float[Array, "chunk _"], ...], tuple[Float[Array, "chunk _"], ...]]:
+    loss: AbstractInnerLoss,
+    weights: MemoryWeights,
+    inputs: MemoryInputs,
+) -> tuple[LayerRows, LayerRows]:
     """The surprise of each token of a chunk as rank-one factors.
 
     A zero added after each linear map has, row by row, the gradient of that map's
@@ -55,31 +102,58 @@ def surprise_factors(
 
     Args:
         net: Structure of the memory.
-        anchor: Weights at which all gradients of the chunk are taken.
-        keys: Keys k_i.
-        values: Targets v_i.
+        loss: The inner loss.
+        weights: Where all gradients of the chunk are taken.
+        inputs: The chunk.
 
     Returns:
         Inputs `a_i` and output gradients `g_i` of each linear map; the gradient of that
         map's weights at token `i` is `a_i^T g_i`.
     """
 
-    def loss(
-        zeros: tuple[Float[Array, "chunk _"], ...],
-    ) -> tuple[Float[Array, ""], tuple[Float[Array, "chunk _"], ...]]:
-        layer_inputs: list[Array] = []
+    def outputs(zeros: LayerRows) -> tuple[Float[Array, "chunk d"], LayerRows]:
+        layer_inputs: dict[int, Array] = {}
 
         def linear(layer: int, x: Array) -> Array:
-            layer_inputs.append(x)
-            return keep(x @ anchor[layer] + zeros[layer])
+            layer_inputs[layer] = x
+            return save_for_backward(x @ weights[layer] + zeros[layer])
 
-        error = net.forward(linear, keys) - values
-        return 0.5 * jnp.sum(jnp.square(error)), tuple(layer_inputs)
+        y = net.forward(linear, inputs.keys)
+        return y, tuple(layer_inputs[layer] for layer in range(len(weights)))
 
-    zeros = tuple(
-        jnp.zeros((keys.shape[0], d_out), keys.dtype) for _, d_out in net.shapes
-    )
-    zeros = vary_like(zeros, (anchor, keys, values))
-    gradients, layer_inputs = jax.grad(loss, has_aux=True)(zeros)
-    gradients = tuple(keep(g) for g in gradients)
-    return layer_inputs, gradients
+    chunk_len = inputs.keys.shape[0]
+    zeros = tuple(jnp.zeros((chunk_len, w.shape[1]), w.dtype) for w in weights)
+    zeros = vary_like(zeros, (weights, inputs))
+    y, pull_back, layer_inputs = jax.vjp(outputs, zeros, has_aux=True)
+    (gradients,) = pull_back(loss.gradient(y, inputs.values, inputs.gates))
+    return layer_inputs, tuple(save_for_backward(g) for g in gradients)
+
+
+def factors_square_norm(
+    layer_inputs: LayerRows, gradients: LayerRows
+) -> Float[Array, " chunk"]:
+    """`|u_i|^2` over all memory layers, from the factors of each token's surprise."""
+
+    def square_norms(rows: Float[Array, "chunk _"]) -> Float[Array, " chunk"]:
+        # Finite, or a zero key beside a value of 1e20 would be written as 0 * inf.
+        largest = jnp.finfo(rows.dtype).max
+        return jnp.minimum(jnp.sum(jnp.square(rows), axis=1), largest)
+
+    norms = [
+        square_norms(a) * square_norms(g)
+        for a, g in zip(layer_inputs, gradients, strict=True)
+    ]
+    return jnp.sum(jnp.stack(norms), axis=0)
+
+
+def clip_scale(
+    square_norm: Float[Array, "*tokens"], clip: float
+) -> Float[Array, "*tokens"]:
+    """The factor `min(1, c / |u_t|)` on theta; differentiable, and 1 for `clip` 0.
+
+    It bounds what one token can write, so weights grow at most linearly with time and
+    no finite input can overflow them.
+    """
+    if clip == 0.0:
+        return jnp.ones_like(square_norm)
+    return jax.lax.rsqrt(jnp.maximum(1.0, square_norm / clip**2))

@@ -5,7 +5,7 @@ parameters and act on each row by itself. It is written once, against a `linear`
 callback, and the callback decides what a linear map does: multiply by weights (a plain
 read), record its input and expose its gradient (a write), or apply a whole chunk of
 per-token weights that are never built (the chunked read). So a new network gets every
-form of the rule from one new class.
+form of every rule from one new class.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.nn.norm import standardize
-from titans_eqx.nn.remat import keep
+from titans_eqx.nn.remat import save_for_backward
 
 LinearMap: TypeAlias = Callable[
     [int, Float[Array, "*rows d_in"]], Float[Array, "*rows d_out"]
@@ -35,6 +35,14 @@ class AbstractMemoryNet(eqx.Module):
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """`(d_in, d_out)` of each linear map, in the order of application."""
 
+    @property
+    @abstractmethod
+    def is_linear(self) -> bool:
+        """Whether the output is one linear map, plus a function of the input alone.
+
+        Only then is the gradient linear in the weights, as the delta rule needs it.
+        """
+
     @abstractmethod
     def forward(
         self, linear: LinearMap, x: Float[Array, "*rows d"]
@@ -42,36 +50,22 @@ class AbstractMemoryNet(eqx.Module):
         """The network with its linear maps left open.
 
         Args:
-            linear: Called exactly once for each memory layer, in order.
+            linear: To be called exactly once for each memory layer.
             x: Rows; everything between the maps must act on each row by itself.
-
-        Returns:
-            Rows of the same width.
         """
 
     def __call__(
         self, weights: MemoryWeights, x: Float[Array, "*rows d"]
     ) -> Float[Array, "*rows d"]:
-        """Read the memory: `M(x)` (Titans, Eq. 15).
-
-        Args:
-            weights: Fast weights M.
-            x: One query, or one in each row.
-
-        Returns:
-            What the memory holds for each query.
-        """
-        return self.forward(lambda layer, rows: keep(rows @ weights[layer]), x)
+        """Read the memory, one query or one in each row: `M(x)` (Titans, Eq. 15)."""
+        return self.forward(
+            lambda layer, rows: save_for_backward(rows @ weights[layer]), x
+        )
 
     def init(self, key: PRNGKeyArray) -> MemoryWeights:
-        """Draw M_0.
+        """Draw M_0: normal, of variance `1 / d_in`.
 
-        Args:
-            key: Random key.
-
-        Returns:
-            Normal weights of variance `1 / d_in`; never zero, since an all-zero deep
-            memory has no gradient.
+        Never zero, since an all-zero deep memory has no gradient.
         """
         keys = jr.split(key, len(self.shapes))
         return tuple(
@@ -121,14 +115,19 @@ class MemoryNet(AbstractMemoryNet):
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """`(d_in, d_out)` of each linear map, in the order of application."""
+        """See `AbstractMemoryNet.shapes`."""
         widths = [self.d, *[self.d * self.expansion] * (self.depth - 1), self.d]
         return tuple(zip(widths[:-1], widths[1:], strict=True))
+
+    @property
+    def is_linear(self) -> bool:
+        """See `AbstractMemoryNet.is_linear`."""
+        return self.depth == 1 and not self.norm
 
     def forward(
         self, linear: LinearMap, x: Float[Array, "*rows d"]
     ) -> Float[Array, "*rows d"]:
-        """The MLP with its linear maps left open; see `AbstractMemoryNet.forward`."""
+        """See `AbstractMemoryNet.forward`."""
         rows = linear(0, x)
         for layer in range(1, self.depth):
             rows = linear(layer, jax.nn.gelu(rows))

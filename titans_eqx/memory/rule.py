@@ -1,55 +1,106 @@
-"""The options of the update rule, shared by its two forms."""
+"""The seam for update rules: how a memory is written and read.
 
-from dataclasses import dataclass, field
-from typing import Literal
+A rule says which gates it wants, what it carries, and how it takes in tokens, twice:
+`step` is the definition, one token at a time; `chunk` is the fast form, a whole chunk
+in matrix products. Alignment with chunks, padding, truncation and rematerialisation are
+done once for all rules in `scan.py`; `check_rule` compares the two forms.
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+A chunk is `chunk_len` tokens at fixed places of the sequence. What a rule does at the
+end of one (such as moving its anchor) it says by `end_chunk` and `start_chunk`: the
+first takes from a state what the next chunk needs, the second makes a state of that.
+"""
 
-from titans_eqx.config import MemoryConfig
-from titans_eqx.memory.outer_gradient import GradientBoundary
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.outer_gradient import OuterGradient
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpdateRule:
-    """How a memory is written and read; both forms obey the same rule."""
+class AbstractRuleState(eqx.Module):
+    """The memory of one sequence and head, float32 or wider; its size never changes."""
 
-    clip: float = (
-        0.0  # largest surprise norm c that is written at full step; 0 = no limit
-    )
-    decay_towards: Literal["zero", "initial"] = "zero"  # where forgetting leads
-    read: Literal["after", "before"] = "after"  # is the own write seen by the own read?
-    boundary: GradientBoundary = field(default_factory=GradientBoundary)
+    weights: eqx.AbstractVar[MemoryWeights]  # M_t
+    chunk_offset: eqx.AbstractVar[Int[Array, ""]]  # tokens read of the current chunk
 
-    @classmethod
-    def from_config(cls, config: MemoryConfig) -> "UpdateRule":
-        """The rule that a config describes."""
-        return cls(
-            clip=config.clip,
-            decay_towards=config.decay_towards,
-            read=config.read,
-            boundary=GradientBoundary(
-                initial_memory=config.initial_memory,
-                surprise=config.surprise,
-                truncate_every=config.truncate_every,
-            ),
-        )
 
-    def clip_scale(
-        self, square_norm: Float[Array, "*tokens"]
-    ) -> Float[Array, "*tokens"]:
-        """The factor `min(1, c / |u_t|)` on the step of a token.
+State = TypeVar("State", bound=AbstractRuleState)
 
-        It bounds what one token can write, so weights grow at most linearly with time
-        and no finite input can overflow them.
 
-        Args:
-            square_norm: `|u_t|^2` over all memory layers.
+class AbstractRule(eqx.Module, Generic[State]):
+    """How a memory is written and read.
+
+    `initial` is M_0 in all methods, for rules that go back to it.
+    """
+
+    chunk_len: eqx.AbstractVar[int]
+    outer_gradient: eqx.AbstractVar[OuterGradient]
+
+    @abstractmethod
+    def gate_specs(self, net: AbstractMemoryNet) -> Mapping[str, GateSpec]:
+        """The gates that the rule wants at every token of a memory.
+
+        Raises:
+            ValueError: If the rule cannot write such a network.
+        """
+
+    @abstractmethod
+    def init_state(self, weights: MemoryWeights) -> State:
+        """The state before the first token, with weights M_0."""
+
+    @abstractmethod
+    def end_chunk(self, state: State) -> PyTree[Array]:
+        """What a finished chunk hands to the next one."""
+
+    @abstractmethod
+    def start_chunk(self, carry: PyTree[Array]) -> State:
+        """The state at the start of a chunk, from what `end_chunk` returned."""
+
+    @abstractmethod
+    def surprise(
+        self, net: AbstractMemoryNet, token: MemoryInputs, state: State
+    ) -> MemoryWeights:
+        """The gradient `u_t` that a token is about to write."""
+
+    @abstractmethod
+    def step(
+        self,
+        net: AbstractMemoryNet,
+        token: MemoryInputs,
+        state: State,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, " d"], State]:
+        """Write and read one token: the definition of the rule.
 
         Returns:
-            A factor in (0, 1] for each token, differentiable everywhere.
+            The read `y_t`, and the state with its `chunk_offset` as it was.
         """
-        if self.clip == 0.0:
-            return jnp.ones_like(square_norm)
-        return jax.lax.rsqrt(jnp.maximum(1.0, square_norm / self.clip**2))
+
+    @abstractmethod
+    def chunk(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+        state: State,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, "chunk d"], State]:
+        """Write and read the tokens of one chunk at once.
+
+        Args:
+            net: Structure of the memory.
+            inputs: `chunk_len` tokens; gates at padding are neutral.
+            is_real: False at padding, which must change nothing.
+            state: State before the first real token.
+            initial: M_0.
+
+        Returns:
+            Reads (meaningless at padding), and the state after the last real token,
+            with its `chunk_offset` as it was.
+        """

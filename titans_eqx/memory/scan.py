@@ -1,222 +1,226 @@
-"""The fast form of the memory: one chunk at a time, in matrix products only.
+"""A rule over a sequence: token by token, or chunk by chunk.
 
-Between chunks runs a scan whose carry is the weights and the momentum; what happens
-inside one is in `chunk.py`. Equal to `scan_tokens` up to rounding, whatever the chunk
-length, the phase and the length of the piece.
+`scan_tokens` is the definition, and what decoding runs. `scan_chunks` is the fast form:
+equal to it up to rounding, for any length and from any place in a chunk. What is the
+same for every rule is written here once: where chunks begin and end, padding,
+truncation of the outer gradient, and what the backward pass computes again.
 """
 
-from functools import partial
+from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.outer_gradient import select
-from titans_eqx.memory.chunk import Chunk
+from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
-from titans_eqx.memory.recurrent import decay_target
-from titans_eqx.memory.rule import UpdateRule
-from titans_eqx.memory.state import MemoryInputs, MemoryState
-from titans_eqx.nn.remat import recomputed
-from titans_eqx.nn.padding import Span
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.remat import remat
+from titans_eqx.nn.tree import select
 from titans_eqx.sharding.varying import scan
 
+State = TypeVar("State", bound=AbstractRuleState)
 
-def scan_chunks(
+
+def scan_tokens(
+    rule: AbstractRule[State],
     net: AbstractMemoryNet,
     inputs: MemoryInputs,
-    state: MemoryState,
+    state: State,
     *,
-    chunk_len: int,
-    rule: UpdateRule | None = None,
     initial: MemoryWeights | None = None,
-) -> tuple[Float[Array, "seq d"], MemoryState]:
-    """Write and read a sequence chunk by chunk; same meaning as `scan_tokens`.
+) -> tuple[Float[Array, "seq d"], State]:
+    """Write and read a sequence token by token.
 
     Args:
+        rule: The update rule.
         net: Structure of the memory.
-        inputs: Queries, keys, values and gates of the tokens, any number of them.
-        state: Memory before the first of them, at any phase.
-        chunk_len: Tokens per anchor.
-        rule: Clipping, forgetting, read order and gradient filters; default
-            `UpdateRule()`.
-        initial: M_0, needed when the rule decays towards it.
+        inputs: The tokens.
+        state: Memory before the first of them, anywhere in a chunk.
+        initial: M_0, needed by rules that decay towards it.
 
     Returns:
         Reads `y_t`, and the memory after the last token.
 
     Raises:
-        ValueError: If `initial` is missing and the rule decays towards it.
+        ValueError: If a gate of the rule, or `initial`, is missing.
     """
-    n_tokens = inputs.queries.shape[0]
-    span = Span.placed(n_tokens, state.phase, chunk_len)
-    reads, state = scan_slots(
-        net,
-        span.place(inputs),
-        span,
-        state,
-        chunk_len=chunk_len,
-        rule=rule,
-        initial=initial,
-    )
-    return span.take(reads, n_tokens), state
+    _check_gates(rule, net, inputs)
+
+    def body(
+        carry: tuple[State, Int[Array, ""]], token: MemoryInputs
+    ) -> tuple[tuple[State, Int[Array, ""]], Float[Array, " d"]]:
+        state, n_chunks = carry
+        y, state = rule.step(net, token, state, initial)
+        offset = state.chunk_offset + 1
+        is_chunk_end = offset == rule.chunk_len
+        n_chunks = n_chunks + is_chunk_end.astype(jnp.int32)
+        next_chunk = rule.start_chunk(rule.end_chunk(state))
+        state = select(is_chunk_end, next_chunk, _at_offset(state, offset))
+        state = rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
+        return (state, n_chunks), y
+
+    start = (state, jnp.zeros((), jnp.int32))
+    (state, _), reads = scan(body, start, inputs)
+    return reads, state
 
 
-def scan_slots(
+def scan_chunks(
+    rule: AbstractRule[State],
     net: AbstractMemoryNet,
     inputs: MemoryInputs,
-    span: Span,
-    state: MemoryState,
+    state: State,
     *,
-    chunk_len: int,
-    rule: UpdateRule | None = None,
     initial: MemoryWeights | None = None,
-    chunks_read: Int[Array, ""] | None = None,
-) -> tuple[Float[Array, "slots d"], MemoryState]:
-    """The work of `scan_chunks` on inputs whose slots are aligned with the chunks.
+) -> tuple[Float[Array, "seq d"], State]:
+    """Write and read a sequence chunk by chunk; see `scan_tokens`."""
+    n_tokens = inputs.queries.shape[0]
+    padding = Padding.aligned(n_tokens, state.chunk_offset, rule.chunk_len)
+    reads, state = scan_aligned(
+        rule, net, padding.pad(inputs), state, padding, initial=initial
+    )
+    return padding.unpad(reads, n_tokens), state
+
+
+def scan_aligned(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: State,
+    padding: Padding,
+    *,
+    initial: MemoryWeights | None = None,
+) -> tuple[Float[Array, "positions d"], State]:
+    """`scan_chunks` on positions that are aligned with the chunks.
 
     Args:
+        rule: The update rule.
         net: Structure of the memory.
-        inputs: One row a slot; rows of padding may hold anything finite.
-        span: Which slots are real. Its first real slot lies `state.phase` slots into a
-            chunk.
-        state: Memory before the first real slot.
-        chunk_len: Tokens per anchor.
-        rule: Clipping, forgetting, read order and gradient filters; default
-            `UpdateRule()`.
-        initial: M_0, needed when the rule decays towards it.
-        chunks_read: Chunks finished by the caller before, for `truncate_every`; default
-            0.
+        inputs: The first position is the first of a chunk; padding may hold anything
+            finite.
+        state: Memory before the first real token.
+        padding: Which positions are real.
+        initial: M_0, needed by rules that decay towards it.
 
     Returns:
-        Reads (meaningless at padding), and the memory after the last real slot.
+        Reads (meaningless at padding), and the memory after the last real token.
 
     Raises:
-        ValueError: If `initial` is missing and the rule decays towards it.
+        ValueError: If a gate of the rule, or `initial`, is missing.
     """
-    rule = rule or UpdateRule()
-    chunks = _ChunkScan(
-        net, rule, decay_target(rule, initial, state.weights), chunk_len
-    )
-    if chunks_read is None:
-        chunks_read = jnp.zeros((), jnp.int32)
-    length = span.length
-    if not span.is_whole:
-        n_chunks = -(-length // chunk_len)
-        padded = Span(span.start, span.stop, n_chunks * chunk_len, is_whole=False)
-        inputs = jax.tree.map(lambda x: _pad_rows(x, padded.length - length), inputs)
-        reads, state = chunks.padded(inputs, padded, state, chunks_read)
-        return reads[:length], state
-
-    # Every slot is real, so the anchor of each whole chunk is the running weights, and
-    # only a last, unfinished chunk needs the general form.
-    n_whole = length // chunk_len * chunk_len
-    reads = []
+    _check_gates(rule, net, inputs)
+    length, chunk_len = padding.length, rule.chunk_len
+    # Only a last, unfinished chunk needs the general form if nothing is padding.
+    n_whole = length // chunk_len * chunk_len if padding.is_none else 0
+    parts = []
     if n_whole > 0:
         whole = jax.tree.map(lambda x: x[:n_whole], inputs)
-        part, state = chunks.whole(whole, state, chunks_read)
-        reads.append(part)
+        reads, state = _whole_chunks(rule, net, whole, state, padding, initial)
+        parts.append(reads)
     if n_whole < length:
-        rest = jax.tree.map(lambda x: x[n_whole:], inputs)
-        rest = jax.tree.map(lambda x: _pad_rows(x, chunk_len - x.shape[0]), rest)
-        rest_span = Span.leading(length - n_whole, chunk_len)
-        chunks_read = chunks_read + n_whole // chunk_len
-        part, state = chunks.padded(rest, rest_span, state, chunks_read)
-        reads.append(part[: length - n_whole])
-    return jnp.concatenate(reads), state
-
-
-class _ChunkScan(eqx.Module):
-    """What stays the same over all chunks of a call."""
-
-    net: AbstractMemoryNet
-    rule: UpdateRule = eqx.field(static=True)
-    target: MemoryWeights | None
-    chunk_len: int = eqx.field(static=True)
-
-    def whole(
-        self, inputs: MemoryInputs, state: MemoryState, chunks_read: Int[Array, ""]
-    ) -> tuple[Float[Array, "slots d"], MemoryState]:
-        """Whole chunks from a chunk boundary: the weights are their own anchor."""
-        n_slots = inputs.queries.shape[0]
-        chunks = self.split(inputs, Span.whole(n_slots))
-        numbers = chunks_read + _count(n_slots // self.chunk_len)
-
-        @recomputed
-        def body(carry, xs):
-            weights, momentum = carry
-            chunk, number = xs
-            reads, weights, momentum = chunk.read_and_write(
-                self.net,
-                self.rule,
-                self.target,
-                anchor=weights,
-                weights=weights,
-                momentum=momentum,
-            )
-            is_end = jnp.ones((), bool)
-            return self.rule.boundary.carry((weights, momentum), number, is_end), reads
-
-        start = (state.weights, state.momentum)
-        (weights, momentum), reads = scan(body, start, (chunks, numbers))
-        state = MemoryState(
-            anchor=weights, weights=weights, momentum=momentum, phase=state.phase
+        n_rest = length - n_whole
+        n_added = -n_rest % chunk_len
+        rest = jax.tree.map(
+            lambda x: jnp.pad(x[n_whole:], [(0, n_added), (0, 0)]), inputs
         )
-        return reads.reshape(n_slots, -1), state
-
-    def padded(
-        self,
-        inputs: MemoryInputs,
-        span: Span,
-        state: MemoryState,
-        chunks_read: Int[Array, ""],
-    ) -> tuple[Float[Array, "slots d"], MemoryState]:
-        """Chunks of which any part may be padding, from any phase."""
-        chunks = self.split(inputs, span)
-        ends = _count(span.length // self.chunk_len) * self.chunk_len
-        is_full = (ends > span.start) & (ends <= span.stop)
-        numbers = chunks_read + jnp.cumsum(is_full, dtype=jnp.int32)
-
-        @recomputed
-        def body(carry, xs):
-            anchor, weights, momentum = carry
-            chunk, is_full, number = xs
-            reads, weights, momentum = chunk.read_and_write(
-                self.net,
-                self.rule,
-                self.target,
-                anchor=anchor,
-                weights=weights,
-                momentum=momentum,
-            )
-            weights, momentum = self.rule.boundary.carry(
-                (weights, momentum), number, is_full
-            )
-            return (select(is_full, weights, anchor), weights, momentum), reads
-
-        start = (state.anchor, state.weights, state.momentum)
-        carry, reads = scan(body, start, (chunks, is_full, numbers))
-        phase = jnp.where(
-            span.stop > span.start, span.stop % self.chunk_len, state.phase
+        rest_padding = Padding(
+            start=padding.start - n_whole,
+            stop=jnp.minimum(padding.stop - n_whole, n_rest),
+            length=n_rest + n_added,
+            is_none=False,
         )
-        state = MemoryState(*carry, phase=phase)
-        return reads.reshape(span.length, -1), state
-
-    def split(self, inputs: MemoryInputs, span: Span) -> Chunk:
-        """Inputs and decay factors with a leading axis of chunks."""
-
-        def fold(x: Array) -> Array:
-            return x.reshape(-1, self.chunk_len, *x.shape[1:])
-
-        folded, is_real = jax.tree.map(fold, (inputs, span.mask()))
-        return jax.vmap(partial(Chunk.prepare, self.rule))(folded, is_real)
+        reads, state = _padded_chunks(rule, net, rest, state, rest_padding, initial)
+        parts.append(reads[:n_rest])
+    return jnp.concatenate(parts), state
 
 
-def _count(n: int) -> Int[Array, " {n}"]:
-    return jnp.arange(1, n + 1, dtype=jnp.int32)
+def _whole_chunks(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: State,
+    padding: Padding,
+    initial: MemoryWeights | None,
+) -> tuple[Float[Array, "positions d"], State]:
+    """Whole chunks from the start of one: a state between them is what they carry."""
+    chunks = _fold(inputs, rule.chunk_len)
+    n_chunks = chunks.keys.shape[0]
+    is_real = jnp.ones(rule.chunk_len, bool)
+
+    @remat
+    def body(
+        carry: PyTree[Array], xs: tuple[MemoryInputs, Int[Array, ""]]
+    ) -> tuple[PyTree[Array], Float[Array, "chunk d"]]:
+        chunk, n_chunks = xs
+        state = rule.start_chunk(carry)
+        reads, state = rule.chunk(net, chunk, is_real, state, initial)
+        carry = rule.end_chunk(state)
+        is_chunk_end = jnp.ones((), bool)
+        return rule.outer_gradient.truncate(carry, n_chunks, is_chunk_end), reads
+
+    numbers = _chunk_numbers(n_chunks, padding, rule.chunk_len)
+    carry, reads = scan(body, rule.end_chunk(state), (chunks, numbers))
+    return rearrange(reads, "n chunk d -> (n chunk) d"), rule.start_chunk(carry)
 
 
-def _pad_rows(x: Array, n: int) -> Array:
-    return jnp.pad(x, [(0, n)] + [(0, 0)] * (x.ndim - 1))
+def _padded_chunks(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: State,
+    padding: Padding,
+    initial: MemoryWeights | None,
+) -> tuple[Float[Array, "positions d"], State]:
+    """Chunks of which any part may be padding, from anywhere in a chunk."""
+    chunk_len, is_real = rule.chunk_len, padding.is_real()
+    masked = inputs.mask(rule.gate_specs(net), is_real)
+    chunks, is_real = _fold((masked, is_real), chunk_len)
+    ends = jnp.arange(1, len(is_real) + 1, dtype=jnp.int32) * chunk_len
+    is_full = (ends > padding.start) & (ends <= padding.stop)
+
+    @remat
+    def body(
+        state: State,
+        xs: tuple[MemoryInputs, Bool[Array, " chunk"], Bool[Array, ""], Int[Array, ""]],
+    ) -> tuple[State, Float[Array, "chunk d"]]:
+        chunk, is_real, is_full, n_chunks = xs
+        reads, state = rule.chunk(net, chunk, is_real, state, initial)
+        next_chunk = rule.start_chunk(rule.end_chunk(state))
+        state = select(is_full, next_chunk, state)
+        return rule.outer_gradient.truncate(state, n_chunks, is_full), reads
+
+    numbers = _chunk_numbers(len(is_real), padding, chunk_len)
+    offset = jnp.where(padding.n_real > 0, padding.end % chunk_len, state.chunk_offset)
+    state, reads = scan(body, state, (chunks, is_real, is_full, numbers))
+    return rearrange(reads, "n chunk d -> (n chunk) d"), _at_offset(state, offset)
+
+
+def _fold(tree: PyTree[Array], chunk_len: int) -> PyTree[Array]:
+    """A leading axis of chunks."""
+    pattern = "(n chunk) ... -> n chunk ..."
+    return jax.tree.map(lambda x: rearrange(x, pattern, chunk=chunk_len), tree)
+
+
+def _chunk_numbers(n: int, padding: Padding, chunk_len: int) -> Int[Array, " {n}"]:
+    """At the end of each chunk, how many were finished since the call began."""
+    return jnp.arange(1, n + 1, dtype=jnp.int32) - padding.start // chunk_len
+
+
+def _at_offset(state: State, offset: Int[Array, ""]) -> State:
+    return eqx.tree_at(lambda state: state.chunk_offset, state, offset)
+
+
+def _check_gates(
+    rule: AbstractRule, net: AbstractMemoryNet, inputs: MemoryInputs
+) -> None:
+    names = rule.gate_specs(net).keys()
+    if missing := sorted(names - inputs.gates.keys()):
+        raise ValueError(
+            f"{type(rule).__name__} needs the gates {', '.join(sorted(names))}, got "
+            f"{', '.join(sorted(inputs.gates)) or 'none'}: {', '.join(missing)} is "
+            "missing. Add it to MemoryInputs.gates."
+        )

@@ -1,9 +1,15 @@
-"""One chunk of the fast form: all of its reads and writes in matrix products.
+"""The Titans rule: gradient descent with momentum and forgetting, chunk by chunk.
 
-All gradients of a chunk are taken at its anchor, so they come from one forward and one
-backward pass over its rows. The gradient of a linear map at token `i` is rank one,
-`u_i = a_i^T g_i` (input and output gradient of the map), so the map with the weights of
-time `t` is applied to a row `x_t` without building them:
+    u_t = grad_M 1/2 |M(k_t) - v_t|^2   at the anchor    (Titans, Eqs. 12 and 16)
+    S_t = eta_t S_{t-1} - theta_t u_t                    (Eqs. 10 and 14)
+    M_t = (1 - alpha_t) M_{t-1} + S_t                    (Eq. 13)
+    y_t = M_t(q_t)                                       (Eq. 15)
+
+The anchor is the weights at the end of the last whole chunk. So all gradients of a
+chunk come from one forward and one backward pass over its rows. The gradient of a
+linear map at token `i` is rank one, `u_i = a_i^T g_i` (input and output gradient of the
+map), and the map with the weights of time `t` is applied to a row `x_t` without
+building them:
 
     x_t M_t = A_t (x_t M) + f_t (x_t S) - sum_{i <= t} H[t, i] (x_t . a_i) theta_i g_i
 
@@ -12,161 +18,284 @@ which is one masked, attention-like product for each memory layer; see `decay.py
 its own, and the sum over channels in `x_t . a_i` is weighted with `H`: for a chunk of
 `b` tokens that costs `b^2` numbers and `b^3` multiplications for each channel, against
 `b^2` and `b^3` in all.
+
+Reading: the paper does not say whether a token reads the memory before or after its own
+write. We read after it by default, which is causal and lets a token use itself.
 """
+
+import itertools
+from collections.abc import Mapping
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.decay import ChunkDecay, before_own_write, chunk_decay
+from titans_eqx.memory.decay import ChunkDecay, chunk_decay
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.loss import (
+    AbstractInnerLoss,
+    SquaredError,
+    clip_scale,
+    factors_square_norm,
+    square_norm,
+    surprise_factors,
+    token_surprise,
+)
 from titans_eqx.memory.net import AbstractMemoryNet
-from titans_eqx.memory.rule import UpdateRule
-from titans_eqx.memory.state import MemoryInputs
-from titans_eqx.memory.surprise import surprise_factors
-from titans_eqx.nn.remat import keep
+from titans_eqx.memory.outer_gradient import OuterGradient
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.nn.remat import save_for_backward
 
 
-class ChunkFactors(eqx.Module):
-    """Decay factors of one chunk for each memory layer; leading axis: channels."""
+class TitansState(AbstractRuleState):
+    """Fast weights, their velocity, and where gradients are taken."""
 
-    written: tuple[ChunkDecay, ...]
-    seen: tuple[ChunkDecay, ...]
+    weights: MemoryWeights  # M_t
+    velocity: MemoryWeights  # S_t, "past surprise"
+    anchor: MemoryWeights  # the weights at the end of the last whole chunk
+    chunk_offset: Int[Array, ""]
 
-    @classmethod
-    def build(
-        cls, rule: UpdateRule, inputs: MemoryInputs, is_real: Bool[Array, " chunk"]
-    ) -> "ChunkFactors":
-        """The factors of one chunk, which do not depend on the memory.
+
+class TitansRule(AbstractRule[TitansState]):
+    """Gates alpha (`decay`), eta (`momentum`) and theta (`learning_rate`).
+
+    Each has a value for every memory layer; with `decay="channel"`, as in the
+    camera-ready paper, alpha has one for every row of every layer's weights.
+    """
+
+    loss: AbstractInnerLoss
+
+    chunk_len: int = eqx.field(static=True)
+    clip: float = eqx.field(static=True)
+    decay_towards: Literal["zero", "initial"] = eqx.field(static=True)
+    read: Literal["after", "before"] = eqx.field(static=True)
+    outer_gradient: OuterGradient = eqx.field(static=True)
+    decay: Literal["scalar", "channel", "none"] = eqx.field(static=True)
+    decay_start: float = eqx.field(static=True)
+    use_momentum: bool = eqx.field(static=True)
+    max_learning_rate: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        chunk_len: int = 32,
+        loss: AbstractInnerLoss | None = None,
+        clip: float = 1.0,
+        decay_towards: Literal["zero", "initial"] = "zero",
+        read: Literal["after", "before"] = "after",
+        outer_gradient: OuterGradient | None = None,
+        decay: Literal["scalar", "channel", "none"] = "scalar",
+        decay_start: float = 0.01,
+        use_momentum: bool = True,
+        max_learning_rate: float = 0.1,
+    ) -> None:
+        """Choose the options of the rule.
 
         Args:
-            rule: Says whether a read sees the token's own write.
-            inputs: The chunk, with gates at padding that change nothing.
-            is_real: False for padding.
-
-        Returns:
-            Factors of writes and reads.
+            chunk_len: Tokens whose surprise is taken at the same anchor.
+            loss: The inner loss; default `SquaredError()`.
+            clip: Surprise norm `c` that is written at the full learning rate; theta is
+                scaled by `min(1, c / |u_t|)`. 0 = no clipping.
+            decay_towards: Where forgetting leads: zero weights, or M_0.
+            read: Whether a token reads after or before its own write.
+            outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
+            decay: Whether alpha has one value for each memory layer, one for each row
+                of its weights, or is zero.
+            decay_start: alpha before training.
+            use_momentum: Whether there is a gate eta; without it eta is zero.
+            max_learning_rate: Upper bound of theta, which starts at half of it.
         """
-        over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
-        written = tuple(
-            over_channels(inputs.layer_decay(layer), inputs.momentum[:, layer], is_real)
-            for layer in range(inputs.momentum.shape[1])
+        self.loss = SquaredError() if loss is None else loss
+        self.chunk_len = chunk_len
+        self.clip = clip
+        self.decay_towards = decay_towards
+        self.read = read
+        self.outer_gradient = outer_gradient or OuterGradient()
+        self.decay = decay
+        self.decay_start = decay_start
+        self.use_momentum = use_momentum
+        self.max_learning_rate = max_learning_rate
+
+    def gate_specs(self, net: AbstractMemoryNet) -> Mapping[str, GateSpec]:
+        """See `AbstractRule.gate_specs`."""
+        n_layers, n_rows = len(net.shapes), sum(d_in for d_in, _ in net.shapes)
+        theta = GateSpec(
+            size=n_layers,
+            start=self.max_learning_rate / 2,
+            high=self.max_learning_rate,
         )
-        if rule.read == "after":
-            return cls(written, seen=written)
-        return cls(written, seen=tuple(map(jax.vmap(before_own_write), written)))
+        specs = {"learning_rate": theta, **self.loss.gate_specs()}
+        if self.decay != "none":
+            size = n_rows if self.decay == "channel" else n_layers
+            specs["decay"] = GateSpec(size=size, start=self.decay_start)
+        if self.use_momentum:
+            # Little: theta / (1 - eta), summed over a chunk, must stay stable.
+            specs["momentum"] = GateSpec(size=n_layers, start=0.1, neutral=1.0)
+        return specs
 
+    def init_state(self, weights: MemoryWeights) -> TitansState:
+        """See `AbstractRule.init_state`."""
+        weights = tuple(at_least_float32(w) for w in weights)
+        return self.start_chunk((weights, jax.tree.map(jnp.zeros_like, weights)))
 
-class Chunk(eqx.Module):
-    """The tokens of one chunk, with what is known before the memory comes along."""
+    def end_chunk(self, state: TitansState) -> tuple[MemoryWeights, MemoryWeights]:
+        """See `AbstractRule.end_chunk`; the anchor will be the weights."""
+        return state.weights, state.velocity
 
-    inputs: MemoryInputs
-    is_real: Bool[Array, " chunk"]
-    # None: built when the chunk's turn comes, because those of all channels of all
-    # chunks at once would take `channels * chunk_len` numbers for each token.
-    factors: ChunkFactors | None
-
-    @classmethod
-    def prepare(
-        cls, rule: UpdateRule, inputs: MemoryInputs, is_real: Bool[Array, " chunk"]
-    ) -> "Chunk":
-        """Make padding an exact no-op, and build what can be built ahead.
-
-        Args:
-            rule: The update rule.
-            inputs: The chunk; rows of padding may hold anything finite.
-            is_real: False for padding.
-
-        Returns:
-            The chunk, ready to be read and written.
-        """
-        column = is_real[:, None]
-        inputs = MemoryInputs(
-            queries=inputs.queries,
-            keys=inputs.keys,
-            values=inputs.values,
-            decay=jax.tree.map(lambda x: jnp.where(column, x, 0), inputs.decay),
-            momentum=jnp.where(column, inputs.momentum, 1),
-            step=jnp.where(column, inputs.step, 0),
+    def start_chunk(self, carry: tuple[MemoryWeights, MemoryWeights]) -> TitansState:
+        """See `AbstractRule.start_chunk`."""
+        weights, velocity = carry
+        return TitansState(
+            weights=weights,
+            velocity=velocity,
+            anchor=weights,
+            chunk_offset=jnp.zeros((), jnp.int32),
         )
-        if inputs.is_channel_wise:
-            return cls(inputs, is_real, factors=None)
-        return cls(inputs, is_real, ChunkFactors.build(rule, inputs, is_real))
 
-    def read_and_write(
+    def surprise(
+        self, net: AbstractMemoryNet, token: MemoryInputs, state: TitansState
+    ) -> MemoryWeights:
+        """See `AbstractRule.surprise`; before clipping."""
+        anchor = self.outer_gradient.anchor(state.anchor)
+        return token_surprise(net, self.loss, anchor, token)
+
+    def step(
         self,
         net: AbstractMemoryNet,
-        rule: UpdateRule,
-        target: MemoryWeights | None,
-        *,
-        anchor: MemoryWeights,
-        weights: MemoryWeights,
-        momentum: MemoryWeights,
-    ) -> tuple[Float[Array, "chunk d"], MemoryWeights, MemoryWeights]:
-        """Pass the chunk through the memory.
-
-        Args:
-            net: Structure of the memory.
-            rule: The update rule.
-            target: Where forgetting leads; None for zero.
-            anchor: Where the surprises are taken.
-            weights: M before the chunk.
-            momentum: S before the chunk.
-
-        Returns:
-            Reads of the chunk, and M and S after it.
-        """
-        inputs = self.inputs
-        factors = self.factors or ChunkFactors.build(rule, inputs, self.is_real)
-        layer_inputs, gradients = surprise_factors(
-            net, rule.boundary.anchor(anchor), inputs.keys, inputs.values
+        token: MemoryInputs,
+        state: TitansState,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, " d"], TitansState]:
+        """See `AbstractRule.step`."""
+        decay, momentum = self._decay_and_momentum(net, token)
+        surprise = self.surprise(net, token, state)
+        theta = token.gates["learning_rate"] * clip_scale(
+            square_norm(surprise), self.clip
         )
-        norms = [
-            _square_norms(a) * _square_norms(g)
-            for a, g in zip(layer_inputs, gradients, strict=True)
-        ]
-        square_norm = jnp.sum(jnp.stack(norms), axis=0)
-        step = inputs.step * rule.clip_scale(square_norm)[:, None]
-        steps = tuple(step[:, i, None] * g for i, g in enumerate(gradients))
+        velocity = tuple(
+            eta * s - rate * u
+            for eta, s, rate, u in zip(
+                momentum, state.velocity, theta, surprise, strict=True
+            )
+        )
+        weights = tuple(
+            (1 - alpha[:, None]) * m + s
+            for alpha, m, s in zip(decay, state.weights, velocity, strict=True)
+        )
+        if (target := self._target(initial, weights)) is not None:
+            weights = tuple(
+                m + alpha[:, None] * m0
+                for alpha, m, m0 in zip(decay, weights, target, strict=True)
+            )
+        seen = weights if self.read == "after" else state.weights
+        return net(seen, token.queries), TitansState(
+            weights=weights,
+            velocity=velocity,
+            anchor=state.anchor,
+            chunk_offset=state.chunk_offset,
+        )
+
+    def chunk(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+        state: TitansState,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, "chunk d"], TitansState]:
+        """See `AbstractRule.chunk`."""
+        written = self._factors(net, inputs, is_real)
+        seen = written
+        if self.read == "before":
+            seen = [jax.vmap(ChunkDecay.before_own_write)(layer) for layer in written]
+        target = self._target(initial, state.weights)
+        anchor = self.outer_gradient.anchor(state.anchor)
+        layer_inputs, gradients = surprise_factors(net, self.loss, anchor, inputs)
+        scale = clip_scale(factors_square_norm(layer_inputs, gradients), self.clip)
+        theta = inputs.gates["learning_rate"] * scale[:, None]
+        steps = tuple(theta[:, i, None] * g for i, g in enumerate(gradients))
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
-            seen = factors.seen[layer]
-            scores = _decayed_scores(x, layer_inputs[layer], seen.written)
-            y = (seen.kept.T * x) @ weights[layer] - scores @ steps[layer]
-            y = y + (seen.pushed.T * x) @ momentum[layer]
+            factors = seen[layer]
+            scores = _decayed_scores(x, layer_inputs[layer], factors.write_weights)
+            y = (factors.carry_weights.T * x) @ state.weights[layer]
+            y = y + (factors.carry_velocity.T * x) @ state.velocity[layer]
+            y = y - scores @ steps[layer]
             if target is not None:
-                y = y + ((1 - seen.kept.T) * x) @ target[layer]
-            return keep(y)
+                y = y + ((1 - factors.carry_weights.T) * x) @ target[layer]
+            return save_for_backward(y)
 
         reads = net.forward(linear, inputs.queries)
-        new_weights, new_momentum = [], []
+        weights, velocity = [], []
         for layer, (a, g) in enumerate(zip(layer_inputs, steps, strict=True)):
-            last = factors.written[layer]
-            kept, pushed = last.kept[:, -1:], last.pushed[:, -1:]
-            m = kept * weights[layer] + pushed * momentum[layer]
-            m = m - (last.written[:, -1].T * a).T @ g
+            factors = written[layer]
+            kept = factors.carry_weights[:, -1:]
+            m = kept * state.weights[layer]
+            m = m + factors.carry_velocity[:, -1:] * state.velocity[layer]
+            m = m - (factors.write_weights[:, -1].T * a).T @ g
             if target is not None:
                 m = m + (1 - kept) * target[layer]
-            # Momentum has no channels: these factors are the same in all of them.
-            s = last.momentum_kept[0] * momentum[layer]
-            s = s - (last.momentum_written[0][:, None] * a).T @ g
-            new_weights.append(m)
-            new_momentum.append(s)
-        return reads, tuple(new_weights), tuple(new_momentum)
+            weights.append(m)
+            # The same in all channels.
+            s = factors.velocity_carry[0] * state.velocity[layer]
+            velocity.append(s - (factors.velocity_write[0][:, None] * a).T @ g)
+        return reads, TitansState(
+            weights=tuple(weights),
+            velocity=tuple(velocity),
+            anchor=state.anchor,
+            chunk_offset=state.chunk_offset,
+        )
+
+    def _factors(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+    ) -> list[ChunkDecay]:
+        """Factors of each memory layer; leading axis: channels, or one for all."""
+        decay, momentum = self._decay_and_momentum(net, inputs)
+        over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
+        # Where there is no gate eta, scan.py has not made it neutral at padding.
+        return [
+            over_channels(alpha, jnp.where(is_real, eta, 1), is_real)
+            for alpha, eta in zip(decay, momentum, strict=True)
+        ]
+
+    def _decay_and_momentum(
+        self, net: AbstractMemoryNet, inputs: MemoryInputs
+    ) -> tuple[list[Float[Array, "*seq channels"]], list[Float[Array, "*seq"]]]:
+        """Alpha and eta of each memory layer, zero where there is no such gate."""
+        zeros = jnp.zeros_like(inputs.gates["learning_rate"])
+        alphas = inputs.gates["decay"] if self.decay != "none" else zeros
+        etas = inputs.gates["momentum"] if self.use_momentum else zeros
+        widths = [d_in if self.decay == "channel" else 1 for d_in, _ in net.shapes]
+        ends = list(itertools.accumulate(widths))[:-1]
+        return jnp.split(alphas, ends, axis=-1), list(jnp.moveaxis(etas, -1, 0))
+
+    def _target(
+        self, initial: MemoryWeights | None, like: MemoryWeights
+    ) -> MemoryWeights | None:
+        """Where forgetting leads; None for zero."""
+        if self.decay_towards == "zero":
+            return None
+        if initial is None:
+            raise ValueError(
+                'decay_towards="initial" needs the initial weights M_0, got '
+                "initial=None. Pass initial=... or use decay_towards='zero'."
+            )
+        return tuple(m0.astype(w.dtype) for m0, w in zip(initial, like, strict=True))
 
 
 def _decayed_scores(
     x: Float[Array, "chunk d_in"],
     a: Float[Array, "chunk d_in"],
-    written: Float[Array, "channels chunk chunk"],
+    write_weights: Float[Array, "channels chunk chunk"],
 ) -> Float[Array, "chunk chunk"]:
     """`sum_c x_t[c] H_c[t, i] a_i[c]`."""
-    if written.shape[0] == 1:
-        return written[0] * keep(x @ a.T)
-    return jnp.einsum("tc,cti,ic->ti", x, written, a)
-
-
-def _square_norms(rows: Float[Array, "chunk _"]) -> Float[Array, " chunk"]:
-    # Finite, or a zero key beside a value of 1e20 would be written as 0 * inf.
-    return jnp.minimum(jnp.sum(jnp.square(rows), axis=1), jnp.finfo(rows.dtype).max)
+    if write_weights.shape[0] == 1:
+        return write_weights[0] * save_for_backward(x @ a.T)
+    return jnp.einsum("tc,cti,ic->ti", x, write_weights, a)

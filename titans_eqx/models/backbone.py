@@ -1,52 +1,70 @@
-"""Layers run by one `lax.scan`, so that compile time does not grow with depth."""
+"""The stack of blocks between embedding and head; it knows no tokens.
 
-from collections.abc import Callable, Sequence
-from functools import partial
+    x = x + mix(norm(x));  x = x + feedforward(norm(x))        for each block
+
+Blocks that repeat are stacked and run by one `lax.scan`, so that compile time does not
+grow with depth.
+"""
+
+from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from titans_eqx.config import ModelConfig
-from titans_eqx.models.mixer import Block
-from titans_eqx.models.build import LayerKind, build_block
+from titans_eqx.memory import MemoryStats
+from titans_eqx.models.mixer import AbstractMemoryMixer, AbstractMixer
+from titans_eqx.nn.feedforward import SwiGLU
 from titans_eqx.sharding.varying import scan
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-Visit: TypeAlias = Callable[[Block, Array, PyTree], tuple[Array, PyTree]]
-"""What is done at each layer: (block, stream, state) to (stream, what is kept)."""
+BackboneState: TypeAlias = tuple[PyTree[Array], ...]
+"""The states of all blocks, an entry for each stack; its size never changes."""
+
+
+class Block(eqx.Module):
+    """A mixer and a feed-forward, both pre-norm residual."""
+
+    mixer_norm: eqx.nn.RMSNorm
+    mixer: AbstractMixer
+    feedforward_norm: eqx.nn.RMSNorm
+    feedforward: SwiGLU
+
+    def __call__(
+        self, x: Float[Array, "seq d_model"], state: PyTree[Array] | None
+    ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
+        """See `AbstractMixer.__call__`."""
+        mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state)
+        return jax.vmap(self._feed)(x + mixed), state
+
+    def step(
+        self, x: Float[Array, " d_model"], state: PyTree[Array]
+    ) -> tuple[Float[Array, " d_model"], PyTree[Array]]:
+        """See `AbstractMixer.step`."""
+        mixed, state = self.mixer.step(self.mixer_norm(x), state)
+        return self._feed(x + mixed), state
+
+    def probe(
+        self, x: Float[Array, " d_model"], state: PyTree[Array]
+    ) -> tuple[Float[Array, " d_model"], tuple[PyTree[Array], MemoryStats | None]]:
+        """`step`, with what the memory does at the token; None without a memory."""
+        stats = None
+        if isinstance(self.mixer, AbstractMemoryMixer):
+            stats = self.mixer.probe(self.mixer_norm(x), state)
+        x, state = self.step(x, state)
+        return x, (state, stats)
+
+    def _feed(self, x: Float[Array, " d_model"]) -> Float[Array, " d_model"]:
+        return x + self.feedforward(self.feedforward_norm(x))
 
 
 class LayerStack(eqx.Module):
-    """A short pattern of blocks, repeated; each block is stacked over repeats."""
+    """A pattern of blocks, repeated; each block is stacked over repeats."""
 
     pattern: tuple[Block, ...]  # leading axis of every array: repeats
-
-    def __init__(
-        self,
-        kinds: Sequence[LayerKind],
-        n_repeats: int,
-        config: ModelConfig,
-        *,
-        key: PRNGKeyArray,
-    ) -> None:
-        """Build `n_repeats` copies of the pattern, each with weights of its own.
-
-        Args:
-            kinds: The blocks of the pattern, in order.
-            n_repeats: How often the pattern is applied.
-            config: Sizes and options of the model.
-            key: Random key.
-        """
-        keys = jr.split(key, (len(kinds), n_repeats))
-        self.pattern = tuple(
-            eqx.filter_vmap(partial(_build_block, kind, config))(ks)
-            for kind, ks in zip(kinds, keys, strict=True)
-        )
 
     @property
     def n_repeats(self) -> int:
@@ -54,141 +72,150 @@ class LayerStack(eqx.Module):
         return jax.tree.leaves(eqx.filter(self.pattern, eqx.is_array))[0].shape[0]
 
     def init_state(self) -> PyTree[Array]:
-        """The states of all layers, stacked over repeats, before the first token."""
+        """The states of all blocks, stacked over repeats, before the first token."""
         return tuple(
-            eqx.filter_vmap(lambda block: block.init_state())(block)
+            eqx.filter_vmap(lambda block: block.mixer.init_state())(block)
             for block in self.pattern
         )
 
     def __call__(
         self, x: Float[Array, "seq d_model"], states: PyTree[Array] | None
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
-        """Run all layers on a piece of a sequence.
-
-        Args:
-            x: The residual stream.
-            states: What `init_state` or an earlier call returned; None for a fresh
-                sequence.
-
-        Returns:
-            The stream after the last layer, and the states after the last token.
-        """
-        return self.walk(lambda block, x, state: block(x, state), x, states)
+        """Run all blocks; states None for a fresh sequence."""
+        states = (None,) * len(self.pattern) if states is None else states
+        return self._scan_blocks(Block.__call__, x, states)
 
     def step(
         self, x: Float[Array, " d_model"], states: PyTree[Array]
     ) -> tuple[Float[Array, " d_model"], PyTree[Array]]:
-        """Run all layers on one token.
+        """Run all blocks on one token."""
+        return self._scan_blocks(Block.step, x, states)
 
-        Args:
-            x: The residual stream at the token.
-            states: The states before it.
+    def probe(
+        self, x: Float[Array, " d_model"], states: PyTree[Array]
+    ) -> tuple[Float[Array, " d_model"], PyTree[Array], list[MemoryStats | None]]:
+        """`step`, with what the memory of each block does, first block first."""
+        x, after = self._scan_blocks(Block.probe, x, states)
+        stats = [
+            None if stats is None else jax.tree.map(lambda leaf, n=n: leaf[n], stats)
+            for n in range(self.n_repeats)
+            for _, stats in after
+        ]
+        return x, tuple(state for state, _ in after), stats
 
-        Returns:
-            The stream after the last layer, and the next states.
+    def unstack(self) -> tuple["LayerStack", ...]:
+        """The same blocks, a stack for each repeat of the pattern.
+
+        Slicing a block out of a stack copies its weights; a loop over tokens should do
+        that once, before it starts.
         """
-        return self.walk(lambda block, x, state: block.step(x, state), x, states)
+        return tuple(LayerStack(pattern) for pattern in unstack_tree(self.pattern))
 
-    def walk(
-        self, visit: Visit, x: Float[Array, "*seq d_model"], states: PyTree | None
+    def _scan_blocks(
+        self,
+        run: Callable[[Block, Array, PyTree], tuple[Array, PyTree]],
+        x: Float[Array, "*seq d_model"],
+        states: PyTree,
     ) -> tuple[Float[Array, "*seq d_model"], tuple[PyTree, ...]]:
-        """Visit the layers in order, each with the stream that the last one left.
-
-        Args:
-            visit: Given a block, the stream and the block's state, returns the stream
-                after the block and anything else that is to be kept.
-            x: The residual stream.
-            states: The states of all layers; None gives each block None.
-
-        Returns:
-            The stream after the last layer, and what was kept: an entry for each block
-            of the pattern, stacked over repeats.
-        """
+        """Run a method of the blocks in order; what it returns beside x is stacked."""
         arrays, static = eqx.partition(self.pattern, eqx.is_array)
-        no_states = (None,) * len(self.pattern)
 
         def body(x: Array, xs: PyTree) -> tuple[Array, PyTree]:
             arrays, states = xs
             after = []
             for block, state in zip(eqx.combine(arrays, static), states, strict=True):
-                x, kept = visit(block, x, state)
+                x, kept = run(block, x, state)
                 after.append(kept)
             return x, tuple(after)
 
-        xs = (arrays, states or no_states)
         if self.n_repeats == 1:
-            x, kept = body(x, jax.tree.map(lambda leaf: leaf[0], xs))
-            return x, jax.tree.map(lambda leaf: leaf[None], kept)
-        return scan(body, x, xs)
+            x, after = body(x, jax.tree.map(lambda leaf: leaf[0], (arrays, states)))
+            return x, jax.tree.map(lambda leaf: leaf[None], after)
+        return scan(body, x, (arrays, states))
 
-    def apart(self) -> tuple["LayerStack", ...]:
-        """The same layers, each a stack of its own.
 
-        Slicing a layer out of a stack copies its weights; a loop over tokens should do
-        that once, before it starts.
+class Backbone(eqx.Module):
+    """Stacks of blocks and a last norm: "seq d_model" in, "seq d_model" out."""
+
+    stacks: tuple[LayerStack, ...]
+    norm: eqx.nn.RMSNorm
+
+    def init_state(self) -> BackboneState:
+        """The state before the first token: fresh memories, empty windows."""
+        return tuple(stack.init_state() for stack in self.stacks)
+
+    def __call__(
+        self, x: Float[Array, "seq d_model"], state: BackboneState | None = None
+    ) -> tuple[Float[Array, "seq d_model"], BackboneState]:
+        """Run all blocks on a part of a sequence.
+
+        Args:
+            x: Features of the tokens, at least one.
+            state: What an earlier call returned, to go on with its stream; None for a
+                fresh sequence.
+
+        Returns:
+            Normalised features, and the state after the last token.
         """
+        states = (None,) * len(self.stacks) if state is None else state
+        after = []
+        for stack, stack_states in zip(self.stacks, states, strict=True):
+            x, stack_states = stack(x, stack_states)
+            after.append(stack_states)
+        return jax.vmap(self.norm)(x), tuple(after)
+
+    def step(
+        self, x: Float[Array, " d_model"], state: BackboneState
+    ) -> tuple[Float[Array, " d_model"], BackboneState]:
+        """Run all blocks on one token, at a cost that does not depend on its place."""
+        after = []
+        for stack, states in zip(self.stacks, state, strict=True):
+            x, states = stack.step(x, states)
+            after.append(states)
+        return self.norm(x), tuple(after)
+
+    def probe(
+        self, x: Float[Array, " d_model"], state: BackboneState
+    ) -> tuple[Float[Array, " d_model"], BackboneState, dict[int, MemoryStats]]:
+        """`step`, with what the memories do; by layer, those that have one."""
+        after, stats = [], []
+        for stack, states in zip(self.stacks, state, strict=True):
+            x, states, stack_stats = stack.probe(x, states)
+            after.append(states)
+            stats.extend(stack_stats)
+        by_layer = {layer: one for layer, one in enumerate(stats) if one is not None}
+        return self.norm(x), tuple(after), by_layer
+
+    def unstack(self) -> "Backbone":
+        """The same backbone with each repeat of a pattern in a stack of its own.
+
+        For loops over tokens: a step then reads the weights where they lie. Its states
+        are those of `unstack_state`.
+        """
+        stacks = tuple(part for stack in self.stacks for part in stack.unstack())
+        return Backbone(stacks, self.norm)
+
+    def unstack_state(self, state: BackboneState) -> BackboneState:
+        """A state of this backbone as one of `unstack()`."""
+        return tuple(part for stacked in state for part in unstack_tree(stacked))
+
+    def stack_state(self, state: BackboneState) -> BackboneState:
+        """The inverse of `unstack_state`."""
+        parts = iter(state)
         return tuple(
-            eqx.tree_at(lambda stack: stack.pattern, self, pattern)
-            for pattern in split_repeats(self.pattern)
+            jax.tree.map(
+                lambda *leaves: jnp.concatenate(leaves),
+                *(next(parts) for _ in range(stack.n_repeats)),
+            )
+            for stack in self.stacks
         )
 
 
-def split_repeats(tree: Tree) -> tuple[Tree, ...]:
-    """Take a pattern, or its states, apart.
-
-    Args:
-        tree: Arrays stacked over repeats.
-
-    Returns:
-        One tree for each repeat, with a leading axis of 1.
-    """
+def unstack_tree(tree: Tree) -> tuple[Tree, ...]:
+    """One tree for each repeat, with a leading axis of 1, as a stack of one has it."""
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    n_repeats = jax.tree.leaves(arrays)[0].shape[0]
-    # `split` keeps the leading axis, as a stack of one layer has it.
     leaves, structure = jax.tree.flatten(arrays)
-    parts = zip(*(jnp.split(x, n_repeats) for x in leaves), strict=True)
+    parts = zip(*(jnp.split(x, x.shape[0]) for x in leaves), strict=True)
     return tuple(
         eqx.combine(jax.tree.unflatten(structure, part), rest) for part in parts
     )
-
-
-def join_repeats(trees: Sequence[Tree]) -> Tree:
-    """The inverse of `split_repeats`, for states.
-
-    Args:
-        trees: States of one repeat each.
-
-    Returns:
-        The states stacked over repeats.
-    """
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees)
-
-
-def group_layers(
-    kinds: Sequence[LayerKind],
-) -> list[tuple[tuple[LayerKind, ...], int]]:
-    """Split a list of layers into patterns that repeat.
-
-    Args:
-        kinds: What each layer is, first to last.
-
-    Returns:
-        Pairs of a pattern and its number of repeats: the shortest pattern that repeats
-        over the whole depth if there is one, else the runs of equal layers.
-    """
-    n_layers = len(kinds)
-    for length in range(1, n_layers // 2 + 1):
-        pattern = tuple(kinds[:length])
-        if n_layers % length == 0 and pattern * (n_layers // length) == tuple(kinds):
-            return [(pattern, n_layers // length)]
-    runs: list[tuple[tuple[LayerKind, ...], int]] = []
-    for kind in kinds:
-        if runs and runs[-1][0] == (kind,):
-            runs[-1] = ((kind,), runs[-1][1] + 1)
-        else:
-            runs.append(((kind,), 1))
-    return runs
-
-
-def _build_block(kind: LayerKind, config: ModelConfig, key: PRNGKeyArray) -> Block:
-    return build_block(kind, config, key=key)

@@ -1,68 +1,157 @@
-"""Which block each layer is: the only place where a name becomes a variant."""
+"""From a config to modules: the only place where a name becomes a block."""
 
 import math
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
 
+import equinox as eqx
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
+from titans_eqx.attention import AttentionHeads, SegmentAttention, SlidingAttention
 from titans_eqx.config import ModelConfig
-from titans_eqx.models.mixer import AbstractMixer, Block
-from titans_eqx.models.lmm import MemoryAlone
+from titans_eqx.memory import NeuralMemory
+from titans_eqx.models.attention import AttentionOnly
+from titans_eqx.models.backbone import Backbone, Block, LayerStack
+from titans_eqx.models.gate import MemoryGate
+from titans_eqx.models.language_model import TitansLM
+from titans_eqx.models.lmm import LongTermMemory
 from titans_eqx.models.mac import MemoryAsContext
 from titans_eqx.models.mag import MemoryAsGate
 from titans_eqx.models.mal import MemoryAsLayer
-from titans_eqx.models.attention import AttentionOnly
+from titans_eqx.models.mixer import AbstractMixer
+from titans_eqx.nn.feedforward import SwiGLU
 
-LayerKind: TypeAlias = Literal["mac", "mag", "mal", "lmm", "transformer"]
 
-
-def layer_kinds(config: ModelConfig) -> tuple[LayerKind, ...]:
-    """What each layer of a model is.
-
-    Args:
-        config: Sizes and options of the model.
-
-    Returns:
-        The variant where a layer carries memory, the baseline where it does not.
-    """
-    with_memory = config.memory.layers
-    return tuple(
-        config.variant if with_memory == "all" or i in with_memory else "transformer"
-        for i in range(config.n_layers)
+def build_model(config: ModelConfig, *, key: PRNGKeyArray) -> TitansLM:
+    """A language model with freshly drawn weights."""
+    backbone_key, model_key = jr.split(key)
+    return TitansLM(
+        build_backbone(config, key=backbone_key),
+        d_model=config.d_model,
+        vocab_size=config.vocab_size,
+        tied_embeddings=config.tied_embeddings,
+        key=model_key,
     )
 
 
-def build_block(kind: LayerKind, config: ModelConfig, *, key: PRNGKeyArray) -> Block:
-    """Build one layer.
+def build_backbone(config: ModelConfig, *, key: PRNGKeyArray) -> Backbone:
+    """The blocks of a model, without tokens, with freshly drawn weights."""
+    blocks = config.blocks * (config.n_layers // len(config.blocks))
+    groups = group_blocks(blocks)
+    keys = jr.split(key, len(groups))
+    return Backbone(
+        tuple(
+            _build_stack(pattern, n_repeats, config, key=k)
+            for (pattern, n_repeats), k in zip(groups, keys, strict=True)
+        ),
+        _norm(config),
+    )
 
-    Args:
-        kind: Which variant.
-        config: Sizes and options of the model.
-        key: Random key.
+
+def group_blocks(names: Sequence[str]) -> list[tuple[tuple[str, ...], int]]:
+    """Split a list of blocks into patterns that repeat.
 
     Returns:
-        The block.
+        Pairs of a pattern and its number of repeats: the shortest pattern that repeats
+        over the whole depth if there is one, else the runs of equal blocks.
     """
+    n_layers = len(names)
+    for length in range(1, n_layers // 2 + 1):
+        pattern = tuple(names[:length])
+        if n_layers % length == 0 and pattern * (n_layers // length) == tuple(names):
+            return [(pattern, n_layers // length)]
+    runs: list[tuple[tuple[str, ...], int]] = []
+    for name in names:
+        if runs and runs[-1][0] == (name,):
+            runs[-1] = ((name,), runs[-1][1] + 1)
+        else:
+            runs.append(((name,), 1))
+    return runs
+
+
+def _build_stack(
+    pattern: Sequence[str], n_repeats: int, config: ModelConfig, *, key: PRNGKeyArray
+) -> LayerStack:
+    """Every repeat with weights of its own."""
+    keys = jr.split(key, (len(pattern), n_repeats))
+
+    def build(name: str, keys: PRNGKeyArray) -> Block:
+        return eqx.filter_vmap(lambda key: _build_block(name, config, key=key))(keys)
+
+    return LayerStack(
+        tuple(build(name, ks) for name, ks in zip(pattern, keys, strict=True))
+    )
+
+
+def _build_block(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> Block:
     mixer_key, feedforward_key = jr.split(key)
     # Rounded up to a multiple of 32: odd widths cost matrix products a good part of
     # their speed.
     d_hidden = math.ceil(config.d_model * config.feedforward_multiple / 32) * 32
-    mixer = _build_mixer(kind, config, key=mixer_key)
-    return Block(mixer, config.d_model, d_hidden, key=feedforward_key)
+    return Block(
+        mixer_norm=_norm(config),
+        mixer=_build_mixer(name, config, key=mixer_key),
+        feedforward_norm=_norm(config),
+        feedforward=SwiGLU(config.d_model, d_hidden, key=feedforward_key),
+    )
 
 
-def _build_mixer(
-    kind: LayerKind, config: ModelConfig, *, key: PRNGKeyArray
-) -> AbstractMixer:
-    match kind:
-        case "mac":
-            return MemoryAsContext(config, key=key)
-        case "mag":
-            return MemoryAsGate(config, key=key)
-        case "mal":
-            return MemoryAsLayer(config, key=key)
+def _build_mixer(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> AbstractMixer:
+    memory_key, attention_key = jr.split(key)
+    if name == "transformer":
+        return AttentionOnly(_sliding_attention(config, key=attention_key))
+
+    memory = NeuralMemory.from_config(config.d_model, config.memory, key=memory_key)
+    persistent_in_memory = config.attention.persistent_in_memory
+    match name:
         case "lmm":
-            return MemoryAlone(config, key=key)
-        case "transformer":
-            return AttentionOnly(config, key=key)
+            return LongTermMemory(memory)
+        case "mac":
+            return MemoryAsContext(
+                memory,
+                SegmentAttention(
+                    _heads(config, key=attention_key), config.attention.segment_len
+                ),
+                _norm(config),
+                MemoryGate(config.d_model, config.gate),
+            )
+        case "mag":
+            return MemoryAsGate(
+                memory,
+                _sliding_attention(config, key=attention_key),
+                MemoryGate(config.d_model, config.gate),
+                persistent_in_memory,
+            )
+        case "mal":
+            return MemoryAsLayer(
+                memory,
+                _norm(config),
+                _sliding_attention(config, key=attention_key),
+                persistent_in_memory,
+            )
+        case _:
+            raise ValueError(f"there is no block {name!r}.")
+
+
+def _sliding_attention(config: ModelConfig, *, key: PRNGKeyArray) -> SlidingAttention:
+    heads_key, conv_key = jr.split(key)
+    return SlidingAttention(
+        _heads(config, key=heads_key),
+        window=config.attention.window,
+        kernel_size=config.attention.kernel_size,
+        key=conv_key,
+    )
+
+
+def _heads(config: ModelConfig, *, key: PRNGKeyArray) -> AttentionHeads:
+    return AttentionHeads(
+        config.d_model,
+        n_heads=config.attention.n_heads,
+        n_persistent=config.attention.n_persistent,
+        rope_base=config.attention.rope_base,
+        key=key,
+    )
+
+
+def _norm(config: ModelConfig) -> eqx.nn.RMSNorm:
+    return eqx.nn.RMSNorm(config.d_model, use_bias=False)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 GateKind = Literal["add", "mix", "multiply"]
 
 
-class StreamGate(eqx.Module):
+class MemoryGate(eqx.Module):
     """Join an attention output `y` and a memory read `m`, token by token.
 
     - `"add"`: `y + sigmoid(g) * m`
@@ -32,12 +32,7 @@ class StreamGate(eqx.Module):
     kind: GateKind = eqx.field(static=True)
 
     def __init__(self, d_model: int, kind: GateKind) -> None:
-        """Start half open; needs no random key.
-
-        Args:
-            d_model: Width of both streams.
-            kind: Which of the three forms.
-        """
+        """Start half open; needs no random key."""
         has_norms, has_gate = kind != "add", kind != "multiply"
         self.attention_norm = (
             eqx.nn.RMSNorm(d_model, use_bias=False) if has_norms else None
@@ -51,15 +46,7 @@ class StreamGate(eqx.Module):
     def __call__(
         self, y: Float[Array, " d_model"], m: Float[Array, " d_model"]
     ) -> Float[Array, " d_model"]:
-        """Join the two streams at one token.
-
-        Args:
-            y: Attention output.
-            m: Memory read.
-
-        Returns:
-            The mixer's output `o`.
-        """
+        """Join the two streams at one token."""
         if self.attention_norm is not None and self.memory_norm is not None:
             y, m = self.attention_norm(y), self.memory_norm(m)
         if self.gate is None:

@@ -19,194 +19,173 @@ sees the token itself as well as what attention made of it.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from einops import rearrange
+from jaxtyping import Array, Float, Int, PyTree
 
-from titans_eqx.attention.segmented import SegmentAttention, SegmentCache
-from titans_eqx.axes import HeadWeights
-from titans_eqx.config import ModelConfig
-from titans_eqx.memory.outer_gradient import select
-from titans_eqx.memory.layer import NeuralMemory, NeuralMemoryState
+from titans_eqx.attention import SegmentAttention, SegmentCache
+from titans_eqx.memory import AbstractMemory, MemoryStats
+from titans_eqx.models.gate import MemoryGate
 from titans_eqx.models.mixer import AbstractMemoryMixer
-from titans_eqx.models.gate import StreamGate
-from titans_eqx.nn.remat import recomputed
-from titans_eqx.nn.padding import Span
+from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.remat import remat
+from titans_eqx.nn.tree import select
 from titans_eqx.sharding.varying import scan
 
 
 class MACState(eqx.Module):
     """Where a MAC layer stands in its stream."""
 
-    memory: NeuralMemoryState
-    segment_weights: HeadWeights  # fast weights at the segment's start
-    query_inputs: Float[Array, "n_carried d_model"]  # of the retrieval's convolution
+    memory: PyTree[Array]
+    snapshot: PyTree[Array]  # of the memory, at the segment's start
+    query_state: PyTree[Array]  # of the retrieval
     cache: SegmentCache
-    phase: Int[Array, ""]  # tokens read in the current segment, in [0, segment_len)
+    segment_offset: Int[Array, ""]  # tokens read of the segment, in [0, segment_len)
 
 
 class MemoryAsContext(AbstractMemoryMixer[MACState]):
     """The MAC mixer."""
 
-    memory: NeuralMemory
+    memory: AbstractMemory
     attention: SegmentAttention
     write_norm: eqx.nn.RMSNorm
-    gate: StreamGate
+    gate: MemoryGate
 
-    segment_len: int = eqx.field(static=True)
-
-    def __init__(self, config: ModelConfig, *, key: PRNGKeyArray) -> None:
-        """Build the mixer of one layer.
-
-        Args:
-            config: Sizes and options of the model.
-            key: Random key.
+    def __init__(
+        self,
+        memory: AbstractMemory,
+        attention: SegmentAttention,
+        write_norm: eqx.nn.RMSNorm,
+        gate: MemoryGate,
+    ) -> None:
+        """Put the parts together.
 
         Raises:
             ValueError: If a segment is not a whole number of chunks.
         """
-        memory_key, attention_key = jr.split(key)
-        attention = config.attention
-        if attention.segment_len % config.memory.chunk_len != 0:
+        if attention.segment_len % memory.chunk_len != 0:
             raise ValueError(
                 "attention.segment_len must be a multiple of memory.chunk_len, got "
-                f"segment_len={attention.segment_len} and "
-                f"chunk_len={config.memory.chunk_len}."
+                f"segment_len={attention.segment_len} and chunk_len={memory.chunk_len}."
             )
-        self.memory = NeuralMemory(config.d_model, config.memory, key=memory_key)
-        self.attention = SegmentAttention(
-            config.d_model,
-            attention.n_heads,
-            attention.n_persistent,
-            attention.segment_len,
-            attention.rope_base,
-            key=attention_key,
-        )
-        self.write_norm = eqx.nn.RMSNorm(config.d_model, use_bias=False)
-        self.gate = StreamGate(config.d_model, config.gate)
-        self.segment_len = attention.segment_len
+        self.memory = memory
+        self.attention = attention
+        self.write_norm = write_norm
+        self.gate = gate
 
     def init_state(self) -> MACState:
         """A fresh memory and an empty segment."""
         memory = self.memory.init_state()
         return MACState(
             memory=memory,
-            segment_weights=memory.memory.weights,
-            query_inputs=memory.conv_inputs.query,
+            snapshot=self.memory.snapshot(memory),
+            query_state=self.memory.init_query_state(),
             cache=self.attention.init_state(),
-            phase=jnp.zeros((), jnp.int32),
+            segment_offset=jnp.zeros((), jnp.int32),
         )
 
     def __call__(
         self, x: Float[Array, "seq d_model"], state: MACState | None
     ) -> tuple[Float[Array, "seq d_model"], MACState]:
-        """Mix a piece of a sequence; see `AbstractMixer.__call__`."""
-        n_tokens = x.shape[0]
+        """See `AbstractMixer.__call__`."""
+        n_tokens, segment_len = x.shape[0], self.attention.segment_len
         if state is not None:
-            span = Span.placed(n_tokens, state.phase, self.segment_len)
-            y, state = self._segments(span.place(x), span, state)
-            return span.take(y, n_tokens), state
+            padding = Padding.aligned(n_tokens, state.segment_offset, segment_len)
+            y, state = self._segments(padding.pad(x), state, padding)
+            return padding.unpad(y, n_tokens), state
 
         # From a segment's start only the last segment can be incomplete.
         state = self.init_state()
-        n_whole = n_tokens // self.segment_len * self.segment_len
+        n_whole = n_tokens // segment_len * segment_len
         parts = []
         if n_whole > 0:
-            y, state = self._segments(x[:n_whole], Span.whole(n_whole), state)
+            y, state = self._segments(x[:n_whole], state, Padding.none(n_whole))
             parts.append(y)
         if n_whole < n_tokens:
-            span = Span.leading(n_tokens - n_whole, self.segment_len)
-            y, state = self._segments(span.place(x[n_whole:]), span, state)
-            parts.append(y[: n_tokens - n_whole])
+            n_rest = n_tokens - n_whole
+            padding = Padding.trailing(n_rest, segment_len)
+            y, state = self._segments(padding.pad(x[n_whole:]), state, padding)
+            parts.append(y[:n_rest])
         return jnp.concatenate(parts), state
 
     def step(
         self, x: Float[Array, " d_model"], state: MACState
     ) -> tuple[Float[Array, " d_model"], MACState]:
-        """Mix one token; see `AbstractMixer.step`."""
-        y, cache, query_inputs = self._attend(x, state)
+        """See `AbstractMixer.step`."""
+        y, cache, query_state = self._attend(x, state)
         m, memory = self.memory.step(self.write_norm(x + y), state.memory)
-        phase = state.phase + 1
-        return self.gate(y, m), self._advance(state, memory, query_inputs, cache, phase)
+        offset = state.segment_offset + 1
+        return self.gate(y, m), self._advance(state, memory, query_state, cache, offset)
 
-    def memory_view(
-        self, x: Float[Array, " d_model"], state: MACState
-    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
-        """See `AbstractMemoryMixer.memory_view`."""
+    def probe(self, x: Float[Array, " d_model"], state: MACState) -> MemoryStats:
+        """See `AbstractMemoryMixer.probe`."""
         y, _, _ = self._attend(x, state)
-        return self.write_norm(x + y), state.memory
+        return self.memory.probe(self.write_norm(x + y), state.memory)
 
     def _attend(
         self, x: Float[Array, " d_model"], state: MACState
-    ) -> tuple[
-        Float[Array, " d_model"], SegmentCache, Float[Array, "n_carried d_model"]
-    ]:
+    ) -> tuple[Float[Array, " d_model"], SegmentCache, PyTree[Array]]:
         """Retrieve and attend at one token."""
-        memories, query_inputs = self.memory.retrieve(
-            x[None, :], Span.whole(1), state.segment_weights, state.query_inputs
+        memories, query_state = self.memory.retrieve(
+            x[None, :], state.snapshot, state.query_state, Padding.none(1)
         )
-        y, cache = self.attention.step(x, memories[0], state.phase, state.cache)
-        return y, cache, query_inputs
+        y, cache = self.attention.step(
+            x, memories[0], state.cache, state.segment_offset
+        )
+        return y, cache, query_state
 
     def _segments(
-        self, x: Float[Array, "slots d_model"], span: Span, state: MACState
-    ) -> tuple[Float[Array, "slots d_model"], MACState]:
-        """Mix slots that are aligned with the segments."""
-        n_segments = span.length // self.segment_len
-        chunk_len = self.memory.chunk_len
-        first_slots = jnp.arange(n_segments, dtype=jnp.int32) * self.segment_len
+        self, x: Float[Array, "positions d_model"], state: MACState, padding: Padding
+    ) -> tuple[Float[Array, "positions d_model"], MACState]:
+        """Mix positions that are aligned with the segments, one segment at a time."""
+        segment_len = self.attention.segment_len
 
-        @recomputed
+        @remat
         def body(
-            state: MACState, segment: tuple[Float[Array, "segment d_model"], Array]
+            state: MACState,
+            segment: tuple[Float[Array, "segment d_model"], Int[Array, ""]],
         ) -> tuple[MACState, Float[Array, "segment d_model"]]:
-            x, first_slot = segment
-            part = span.part(first_slot, self.segment_len)
-            chunks_read = first_slot // chunk_len - span.start // chunk_len
-            y, state = self._segment(x, part, state, jnp.maximum(chunks_read, 0))
+            x, first = segment
+            y, state = self._segment(x, state, padding.block(first, segment_len))
             return state, y
 
-        segments = x.reshape(n_segments, self.segment_len, x.shape[1])
-        state, y = scan(body, state, (segments, first_slots))
-        return y.reshape(x.shape), state
+        segments = rearrange(x, "(n segment) d -> n segment d", segment=segment_len)
+        firsts = jnp.arange(len(segments), dtype=jnp.int32) * segment_len
+        state, y = scan(body, state, (segments, firsts))
+        return rearrange(y, "n segment d -> (n segment) d"), state
 
     def _segment(
-        self,
-        x: Float[Array, "segment d_model"],
-        span: Span,
-        state: MACState,
-        chunks_read: Int[Array, ""],
+        self, x: Float[Array, "segment d_model"], state: MACState, padding: Padding
     ) -> tuple[Float[Array, "segment d_model"], MACState]:
-        # A whole span begins a segment, where both are equal; naming one spares the
-        # backward pass a copy of all weights for each segment.
-        running = state.memory.memory.weights
-        weights = running if span.is_whole else state.segment_weights
-        memories, query_inputs = self.memory.retrieve(
-            x, span, weights, state.query_inputs
+        # Without padding a segment begins here, where both are equal; naming one spares
+        # the backward pass a copy of all weights for each segment.
+        running = self.memory.snapshot(state.memory)
+        snapshot = running if padding.is_none else state.snapshot
+        memories, query_state = self.memory.retrieve(
+            x, snapshot, state.query_state, padding
         )
-        y, cache = self.attention(x, memories, span, state.cache)
+        y, cache = self.attention(x, memories, state.cache, padding)
         written = jax.vmap(self.write_norm)(x + y)
-        m, memory = self.memory.read_write(written, span, state.memory, chunks_read)
-        phase = jnp.where(span.stop > span.start, span.stop, state.phase)
+        m, memory = self.memory(written, state.memory, padding)
+        offset = jnp.where(padding.n_real > 0, padding.end, state.segment_offset)
         return jax.vmap(self.gate)(y, m), self._advance(
-            state, memory, query_inputs, cache, phase
+            state, memory, query_state, cache, offset
         )
 
     def _advance(
         self,
         state: MACState,
-        memory: NeuralMemoryState,
-        query_inputs: Float[Array, "n_carried d_model"],
+        memory: PyTree[Array],
+        query_state: PyTree[Array],
         cache: SegmentCache,
-        phase: Int[Array, ""],
+        offset: Int[Array, ""],
     ) -> MACState:
-        """The state after some tokens; a full segment hands its weights to the next."""
-        is_full = phase == self.segment_len
+        """The state after some tokens; a full segment hands its memory to the next."""
+        is_full = offset == self.attention.segment_len
+        snapshot = self.memory.snapshot(memory)
         return MACState(
             memory=memory,
-            segment_weights=select(
-                is_full, memory.memory.weights, state.segment_weights
-            ),
-            query_inputs=query_inputs,
+            snapshot=select(is_full, snapshot, state.snapshot),
+            query_state=query_state,
             cache=cache,
-            phase=jnp.where(is_full, 0, phase),
+            segment_offset=jnp.where(is_full, 0, offset),
         )

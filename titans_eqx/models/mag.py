@@ -4,84 +4,59 @@
     m = M([p | x])        the memory reads the same tokens, in parallel
     o = gate(y, m)                                                        (28)
 
-Reading: whether the persistent tokens `p` also pass through the memory is left open;
-`attention.persistent_in_memory` decides, and by default they do not.
+Whether the persistent tokens `p` pass through the memory too, see `hybrid.py`.
 """
 
 import equinox as eqx
 import jax
-import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from titans_eqx.attention.sliding import SlidingAttention, WindowCache
-from titans_eqx.config import ModelConfig
-from titans_eqx.memory.layer import NeuralMemory, NeuralMemoryState
+from titans_eqx.attention import SlidingAttention
+from titans_eqx.memory import AbstractMemory, MemoryStats
+from titans_eqx.models.gate import MemoryGate
+from titans_eqx.models.hybrid import HybridState, init_hybrid_state
 from titans_eqx.models.mixer import AbstractMemoryMixer
-from titans_eqx.models.attention import build_sliding_attention
-from titans_eqx.models.gate import StreamGate
+from titans_eqx.nn.padding import Padding
 
 
-class MAGState(eqx.Module):
-    """Where a MAG layer stands in its stream."""
-
-    memory: NeuralMemoryState
-    window: WindowCache
-
-
-class MemoryAsGate(AbstractMemoryMixer[MAGState]):
+class MemoryAsGate(AbstractMemoryMixer[HybridState]):
     """The MAG mixer."""
 
-    memory: NeuralMemory
+    memory: AbstractMemory
     attention: SlidingAttention
-    gate: StreamGate
+    gate: MemoryGate
 
     persistent_in_memory: bool = eqx.field(static=True)
 
-    def __init__(self, config: ModelConfig, *, key: PRNGKeyArray) -> None:
-        """Build the mixer of one layer.
-
-        Args:
-            config: Sizes and options of the model.
-            key: Random key.
-        """
-        memory_key, attention_key = jr.split(key)
-        self.memory = NeuralMemory(config.d_model, config.memory, key=memory_key)
-        self.attention = build_sliding_attention(config, key=attention_key)
-        self.gate = StreamGate(config.d_model, config.gate)
-        self.persistent_in_memory = config.attention.persistent_in_memory
-
-    def init_state(self) -> MAGState:
-        """A fresh memory, which may have read the persistent tokens; no window."""
-        prefix = self.attention.heads.persistent_tokens
-        return MAGState(
-            memory=self.memory.init_state(
-                prefix if self.persistent_in_memory else None
-            ),
-            window=self.attention.init_state(),
+    def init_state(self) -> HybridState:
+        """See `init_hybrid_state`."""
+        return init_hybrid_state(
+            self.memory,
+            self.attention,
+            persistent_in_memory=self.persistent_in_memory,
         )
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: MAGState | None
-    ) -> tuple[Float[Array, "seq d_model"], MAGState]:
-        """Mix a piece of a sequence; see `AbstractMixer.__call__`."""
+        self, x: Float[Array, "seq d_model"], state: HybridState | None
+    ) -> tuple[Float[Array, "seq d_model"], HybridState]:
+        """See `AbstractMixer.__call__`."""
         if state is None:
-            m, memory = self.memory.start(x, self.init_state().memory)
+            padding = Padding.none(x.shape[0])
+            m, memory = self.memory(x, self.init_state().memory, padding)
             y, window = self.attention(x)
         else:
             m, memory = self.memory(x, state.memory)
             y, window = self.attention(x, state.window)
-        return jax.vmap(self.gate)(y, m), MAGState(memory, window)
+        return jax.vmap(self.gate)(y, m), HybridState(memory, window)
 
     def step(
-        self, x: Float[Array, " d_model"], state: MAGState
-    ) -> tuple[Float[Array, " d_model"], MAGState]:
-        """Mix one token; see `AbstractMixer.step`."""
+        self, x: Float[Array, " d_model"], state: HybridState
+    ) -> tuple[Float[Array, " d_model"], HybridState]:
+        """See `AbstractMixer.step`."""
         m, memory = self.memory.step(x, state.memory)
         y, window = self.attention.step(x, state.window)
-        return self.gate(y, m), MAGState(memory, window)
+        return self.gate(y, m), HybridState(memory, window)
 
-    def memory_view(
-        self, x: Float[Array, " d_model"], state: MAGState
-    ) -> tuple[Float[Array, " d_model"], NeuralMemoryState]:
-        """See `AbstractMemoryMixer.memory_view`."""
-        return x, state.memory
+    def probe(self, x: Float[Array, " d_model"], state: HybridState) -> MemoryStats:
+        """See `AbstractMemoryMixer.probe`."""
+        return self.memory.probe(x, state.memory)

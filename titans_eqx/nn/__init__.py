@@ -3,8 +3,7 @@
 from titans_eqx.nn.conv import CausalConv as CausalConv
 from titans_eqx.nn.conv import ConvProjection as ConvProjection
 from titans_eqx.nn.feedforward import SwiGLU as SwiGLU
-from titans_eqx.models.gate import StreamGate as StreamGate
 from titans_eqx.nn.norm import standardize as standardize
 from titans_eqx.nn.norm import unit_norm as unit_norm
+from titans_eqx.nn.padding import Padding as Padding
 from titans_eqx.nn.rope import rotate as rotate
-from titans_eqx.nn.padding import Span as Span

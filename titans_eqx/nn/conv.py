@@ -11,115 +11,99 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.nn.linear import linear_rows
-from titans_eqx.nn.padding import Span
+from titans_eqx.nn.padding import Padding
 
 
 class CausalConv(eqx.Module):
-    """Depthwise convolution over the present and the last `taps - 1` tokens.
+    """Depthwise convolution over the present and the last `kernel_size - 1` tokens.
 
-    The last tap multiplies the present token. The inputs that the next token will need
-    are returned, so a stream may be cut anywhere.
+    The last row of the kernel multiplies the present token. The inputs that the next
+    token will need are returned, so a stream may be cut anywhere.
     """
 
-    kernel: Float[Array, "taps channels"]
+    kernel: Float[Array, "kernel_size channels"]
 
     channels: int = eqx.field(static=True)
-    taps: int = eqx.field(static=True)
+    kernel_size: int = eqx.field(static=True)
 
-    def __init__(self, channels: int, taps: int, *, key: PRNGKeyArray) -> None:
+    def __init__(self, channels: int, kernel_size: int, *, key: PRNGKeyArray) -> None:
         """Start near the identity, so that depth does not blur the stream.
 
-        Args:
-            channels: Width of the input.
-            taps: Kernel size in tokens, at least 1.
-            key: Random key of the kernel.
-
         Raises:
-            ValueError: If `taps` is less than 1.
+            ValueError: If `kernel_size` is less than 1.
         """
-        if taps < 1:
-            raise ValueError(f"taps must be at least 1, got taps={taps}.")
-        noise = jr.normal(key, (taps, channels)) * (0.3 / taps**0.5)
+        if kernel_size < 1:
+            raise ValueError(
+                f"kernel_size must be at least 1, got kernel_size={kernel_size}."
+            )
+        noise = jr.normal(key, (kernel_size, channels)) * (0.3 / kernel_size**0.5)
         self.kernel = noise.at[-1].add(1.0)
         self.channels = channels
-        self.taps = taps
+        self.kernel_size = kernel_size
 
-    def init_state(self) -> Float[Array, "n_carried channels"]:
-        """No token was read yet: the inputs before the first token are zero."""
-        return jnp.zeros((self.taps - 1, self.channels), self.kernel.dtype)
+    def init_state(self) -> Float[Array, "conv_state_len channels"]:
+        """The inputs before the first token are zero."""
+        return jnp.zeros((self.kernel_size - 1, self.channels), self.kernel.dtype)
 
     def __call__(
         self,
-        x: Float[Array, "slots {self.channels}"],
-        carried: Float[Array, "n_carried {self.channels}"],
-        span: Span,
+        x: Float[Array, "positions {self.channels}"],
+        conv_state: Float[Array, "conv_state_len {self.channels}"],
+        padding: Padding,
     ) -> tuple[
-        Float[Array, "slots {self.channels}"],
-        Float[Array, "n_carried {self.channels}"],
+        Float[Array, "positions {self.channels}"],
+        Float[Array, "conv_state_len {self.channels}"],
     ]:
-        """Convolve the real slots of a piece.
+        """Convolve the real positions.
 
         Args:
-            x: Inputs, one row a slot.
-            carried: The `taps - 1` inputs before the first real slot.
-            span: Which slots are real; outputs elsewhere are meaningless.
+            x: Inputs.
+            conv_state: The `kernel_size - 1` inputs before the first real position.
+            padding: Outputs at padding are meaningless.
 
         Returns:
-            Outputs, and the last `taps - 1` inputs up to the last real slot.
+            Outputs, and the last `kernel_size - 1` inputs up to the last real position.
         """
-        if span.is_whole:
-            extended = jnp.concatenate([carried, x])
-        else:
-            extended = jnp.concatenate([jnp.zeros_like(carried), x])
-            extended = jax.lax.dynamic_update_slice_in_dim(
-                extended, carried, span.start, axis=0
-            )
         length = x.shape[0]
+        if padding.is_none:
+            extended, end = jnp.concatenate([conv_state, x]), length
+        else:
+            extended = jnp.concatenate([jnp.zeros_like(conv_state), x])
+            start = jnp.clip(padding.start, 0, length)
+            extended = jax.lax.dynamic_update_slice_in_dim(
+                extended, conv_state, start, axis=0
+            )
+            end = padding.end
         y = jnp.zeros_like(x)
-        for tap in range(self.taps):
-            rows = jnp.ones((length, 1), x.dtype) @ self.kernel[tap][None, :]
-            y = y + rows * extended[tap : tap + length]
-        carried = jax.lax.dynamic_slice_in_dim(extended, span.stop, self.taps - 1)
-        return y, carried
+        for i in range(self.kernel_size):
+            # A product, whose gradient by the kernel is one too; a broadcast's would be
+            # a slow sum over positions.
+            rows = jnp.ones((length, 1), x.dtype) @ self.kernel[i][None, :]
+            y = y + rows * extended[i : i + length]
+        conv_state = jax.lax.dynamic_slice_in_dim(extended, end, self.kernel_size - 1)
+        return y, conv_state
 
 
 class ConvProjection(eqx.Module):
-    """Linear map → causal depthwise convolution → SiLU."""
+    """Linear map → causal depthwise convolution → SiLU; kernel size 1 only scales."""
 
     linear: eqx.nn.Linear
     conv: CausalConv
 
-    def __init__(self, d_model: int, taps: int, *, key: PRNGKeyArray) -> None:
-        """Build a projection of the stream to its own width.
-
-        Args:
-            d_model: Width of input and output.
-            taps: Kernel size of the convolution; 1 only scales each channel.
-            key: Random key.
-        """
+    def __init__(self, d_model: int, kernel_size: int, *, key: PRNGKeyArray) -> None:
+        """A projection of the stream to its own width."""
         linear_key, conv_key = jr.split(key)
         self.linear = eqx.nn.Linear(d_model, d_model, use_bias=False, key=linear_key)
-        self.conv = CausalConv(d_model, taps, key=conv_key)
-
-    def init_state(self) -> Float[Array, "n_carried d_model"]:
-        """The carried inputs of the convolution at the start of a sequence."""
-        return self.conv.init_state()
+        self.conv = CausalConv(d_model, kernel_size, key=conv_key)
 
     def __call__(
         self,
-        x: Float[Array, "slots d_model"],
-        carried: Float[Array, "n_carried d_model"],
-        span: Span,
-    ) -> tuple[Float[Array, "slots d_model"], Float[Array, "n_carried d_model"]]:
-        """Project the real slots of a piece.
-
-        Args:
-            x: Inputs, one row a slot.
-            carried: What the convolution kept from the tokens before.
-            span: Which slots are real.
-
-        Returns:
-            Projections, and what the convolution keeps for the tokens after.
-        """
-        y, carried = self.conv(linear_rows(self.linear, x), carried, span)
-        return jax.nn.silu(y), carried
+        x: Float[Array, "positions d_model"],
+        conv_state: Float[Array, "conv_state_len d_model"],
+        padding: Padding,
+    ) -> tuple[
+        Float[Array, "positions d_model"], Float[Array, "conv_state_len d_model"]
+    ]:
+        """Project the real positions; see `CausalConv.__call__`."""
+        y, conv_state = self.conv(linear_rows(self.linear, x), conv_state, padding)
+        return jax.nn.silu(y), conv_state

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from titans_eqx.nn.remat import keep
+from titans_eqx.nn.remat import save_for_backward
 
 
 def linear_rows(
@@ -20,7 +20,7 @@ def linear_rows(
         x: Any number of rows.
 
     Returns:
-        The mapped rows; `recomputed` functions keep them.
+        The mapped rows; functions under `remat` keep them.
 
     Raises:
         ValueError: If the map has a bias.
@@ -28,5 +28,5 @@ def linear_rows(
     if linear.bias is not None:
         raise ValueError("linear_rows takes maps without bias; use jax.vmap(linear).")
     if x.shape[0] == 1:
-        return keep(jax.vmap(linear)(x))
-    return keep(x @ linear.weight.T)
+        return save_for_backward(jax.vmap(linear)(x))
+    return save_for_backward(x @ linear.weight.T)

@@ -1,9 +1,9 @@
-"""Which slots of a padded piece of a sequence hold real tokens.
+"""Which positions of a buffer hold real tokens.
 
-Chunks and segments have fixed places, and a stream may stop anywhere in them. A piece
-of `n` tokens that starts `phase` tokens into a chunk is laid into a buffer at offset
-`phase`, so that slot numbers and chunk places agree; the slots before and after it are
-padding. The offset may be traced, so that one compiled function serves every phase.
+Chunks and segments have fixed places, and a stream may stop anywhere in them. `n`
+tokens that start `offset` tokens into a chunk are laid into a buffer at position
+`offset`, so that positions and chunks agree; the positions before and after them are
+padding. The offset may be traced, so that one compiled function serves every offset.
 """
 
 import equinox as eqx
@@ -12,130 +12,91 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 
-class Span(eqx.Module):
-    """Slots `start <= slot < stop` of a buffer of `length` slots are real tokens."""
+class Padding(eqx.Module):
+    """Positions `start <= i < stop` of a buffer are real tokens, the others padding.
+
+    Of a block of a longer buffer, `start` and `stop` may lie outside the block;
+    `-start` is then the number of real tokens in the blocks before.
+    """
 
     start: Int[Array, ""]
     stop: Int[Array, ""]
 
     length: int = eqx.field(static=True)
-    is_whole: bool = eqx.field(static=True)
+    is_none: bool = eqx.field(static=True)  # known while tracing to have no padding
 
     @classmethod
-    def whole(cls, length: int) -> "Span":
-        """Every slot is real: known while tracing, so that padding costs nothing.
-
-        Args:
-            length: Slots of the buffer.
-
-        Returns:
-            The span of all slots.
-        """
-        return cls.leading(length, length)
+    def none(cls, length: int) -> "Padding":
+        """Every position is real."""
+        return cls.trailing(length, length)
 
     @classmethod
-    def leading(cls, n_tokens: int, length: int) -> "Span":
-        """The first `n_tokens` slots are real.
-
-        Args:
-            n_tokens: Real tokens.
-            length: Slots of the buffer.
-
-        Returns:
-            The span of the leading slots.
-        """
+    def trailing(cls, n_tokens: int, length: int) -> "Padding":
+        """The first `n_tokens` of `length` positions are real."""
         return cls(
             start=jnp.zeros((), jnp.int32),
             stop=jnp.full((), n_tokens, jnp.int32),
             length=length,
-            is_whole=n_tokens == length,
+            is_none=n_tokens == length,
         )
 
     @classmethod
-    def placed(cls, n_tokens: int, phase: Int[Array, ""], unit: int) -> "Span":
-        """The span of `n_tokens` tokens that start `phase` slots into a unit.
+    def aligned(cls, n_tokens: int, offset: Int[Array, ""], unit: int) -> "Padding":
+        """Align tokens with the chunks (or segments) of a stream.
 
         Args:
             n_tokens: Real tokens.
-            phase: Tokens of the current unit that were read before, in `[0, unit)`.
+            offset: Tokens of the current unit that were read before, in `[0, unit)`.
             unit: Length of a chunk or segment; the buffer is a whole number of them,
-                enough for any phase.
-
-        Returns:
-            The span inside that buffer.
+                enough for any offset.
         """
         length = -(-(n_tokens + unit - 1) // unit) * unit
-        phase = phase.astype(jnp.int32)
-        return cls(start=phase, stop=phase + n_tokens, length=length, is_whole=False)
+        offset = offset.astype(jnp.int32)
+        return cls(start=offset, stop=offset + n_tokens, length=length, is_none=False)
 
-    def mask(self) -> Bool[Array, " {self.length}"]:
-        """True where a slot holds a real token."""
-        slots = jnp.arange(self.length, dtype=jnp.int32)
-        return (slots >= self.start) & (slots < self.stop)
+    @property
+    def end(self) -> Int[Array, ""]:
+        """`stop`, inside the buffer."""
+        return jnp.clip(self.stop, 0, self.length)
 
-    def part(self, first: Int[Array, ""], length: int) -> "Span":
-        """This span as seen from the `length` slots that begin at slot `first`.
+    @property
+    def n_real(self) -> Int[Array, ""]:
+        """Real tokens in the buffer."""
+        return self.end - jnp.clip(self.start, 0, self.length)
 
-        Args:
-            first: First slot of the part.
-            length: Slots of the part.
+    def is_real(self) -> Bool[Array, " {self.length}"]:
+        """True where a position holds a real token."""
+        positions = jnp.arange(self.length, dtype=jnp.int32)
+        return (positions >= self.start) & (positions < self.stop)
 
-        Returns:
-            The span in the part's own slot numbers; it may be empty.
-        """
-        if self.is_whole:
-            return Span.whole(length)
-        start = jnp.clip(self.start - first, 0, length)
-        stop = jnp.clip(self.stop - first, 0, length)
-        return Span(start=start, stop=stop, length=length, is_whole=False)
+    def block(self, first: Int[Array, ""], length: int) -> "Padding":
+        """The padding of `length` positions from `first` on."""
+        return Padding(self.start - first, self.stop - first, length, self.is_none)
 
-    def place(self, tokens: PyTree[Shaped[Array, "_ ..."]]) -> PyTree[Array]:
-        """Lay arrays of real tokens into zero-filled buffers of `length` slots.
+    def pad(self, tokens: PyTree[Shaped[Array, "_ ..."]]) -> PyTree[Array]:
+        """Lay arrays of real tokens (first axis) into zero-filled buffers."""
 
-        Args:
-            tokens: Arrays whose first axis is the real tokens.
-
-        Returns:
-            The same tree with `length` slots along the first axis.
-        """
-
-        def place_one(x: Array) -> Array:
+        def pad_one(x: Array) -> Array:
             buffer = jnp.zeros((self.length, *x.shape[1:]), x.dtype)
             return jax.lax.dynamic_update_slice_in_dim(buffer, x, self.start, axis=0)
 
-        return tokens if self.is_whole else jax.tree.map(place_one, tokens)
+        return tokens if self.is_none else jax.tree.map(pad_one, tokens)
 
-    def take(
-        self, slots: PyTree[Shaped[Array, "_ ..."]], n_tokens: int
+    def unpad(
+        self, buffers: PyTree[Shaped[Array, "_ ..."]], n_tokens: int
     ) -> PyTree[Array]:
-        """The inverse of `place`.
+        """The inverse of `pad`: the `n_tokens` real tokens."""
 
-        Args:
-            slots: Arrays with `length` slots along the first axis.
-            n_tokens: How many real tokens the span holds.
-
-        Returns:
-            The real tokens.
-        """
-
-        def take_one(x: Array) -> Array:
+        def unpad_one(x: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, self.start, n_tokens, axis=0)
 
-        return slots if self.is_whole else jax.tree.map(take_one, slots)
+        return buffers if self.is_none else jax.tree.map(unpad_one, buffers)
 
-    def overlay(self, new: PyTree[Array], old: PyTree[Array]) -> PyTree[Array]:
-        """Buffers with the real slots taken from `new` and the others from `old`.
-
-        Args:
-            new: Arrays with `length` slots along the first axis.
-            old: Arrays of the same shapes.
-
-        Returns:
-            The combined tree.
-        """
-        if self.is_whole:
+    def merge(self, new: PyTree[Array], old: PyTree[Array]) -> PyTree[Array]:
+        """Buffers with real positions from `new`, the others from `old`."""
+        if self.is_none:
             return new
-        is_real = self.mask()
+        is_real = self.is_real()
 
         def choose(new: Array, old: Array) -> Array:
             column = is_real.reshape(-1, *[1] * (new.ndim - 1))

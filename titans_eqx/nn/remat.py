@@ -1,4 +1,4 @@
-"""What the backward pass keeps of a piece of a sequence, and what it computes again.
+"""Rematerialisation: what the backward pass keeps, and what it computes again.
 
 Keeping everything costs more time than it saves, in traffic to main memory; computing
 everything again costs a forward pass. Results of matrix products are kept, because they
@@ -17,29 +17,15 @@ from jaxtyping import Array, Float
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 
-KEPT: Final = "kept"
+SAVED: Final = "saved"
 
 
-def keep(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Mark the result of a matrix product: `recomputed` functions keep it.
-
-    Args:
-        x: Any result.
-
-    Returns:
-        The same.
-    """
-    return checkpoint_name(x, KEPT)
+def save_for_backward(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Mark a result that functions under `remat` keep for the backward pass."""
+    return checkpoint_name(x, SAVED)
 
 
-def recomputed(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    """Run a function again in the backward pass, except for what it keeps.
-
-    Args:
-        body: Body of a scan.
-
-    Returns:
-        The same function.
-    """
-    policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+def remat(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    """Run a function again in the backward pass, except for `save_for_backward`."""
+    policy = jax.checkpoint_policies.save_only_these_names(SAVED)
     return jax.checkpoint(body, policy=policy)

@@ -1,0 +1,50 @@
+"""From a config to a memory network and a rule: where a name becomes a leaf."""
+
+from titans_eqx.config import MemoryConfig
+from titans_eqx.memory.delta import DeltaRule
+from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
+from titans_eqx.memory.outer_gradient import OuterGradient
+from titans_eqx.memory.read_only import ReadOnlyRule
+from titans_eqx.memory.rule import AbstractRule
+from titans_eqx.memory.titans import TitansRule
+
+
+def build_net(d: int, config: MemoryConfig) -> AbstractMemoryNet:
+    """The network of one head of width `d`."""
+    return MemoryNet(
+        d, config.depth, config.expansion, residual=config.residual, norm=config.norm
+    )
+
+
+def build_rule(config: MemoryConfig) -> AbstractRule:
+    """The update rule, switched off if the config says so."""
+    outer_gradient = OuterGradient(
+        initial_memory=config.initial_memory,
+        surprise=config.surprise,
+        truncate_every=config.truncate_every,
+    )
+    rule: AbstractRule
+    match config.rule:
+        case "titans":
+            rule = TitansRule(
+                chunk_len=config.chunk_len,
+                clip=config.clip,
+                decay_towards=config.decay_towards,
+                read=config.read,
+                outer_gradient=outer_gradient,
+                decay=config.decay,
+                decay_start=config.decay_start,
+                use_momentum=config.use_momentum,
+                max_learning_rate=config.max_learning_rate,
+            )
+        case "delta":
+            rule = DeltaRule(
+                chunk_len=config.chunk_len,
+                read=config.read,
+                use_momentum=config.use_momentum,
+                outer_gradient=outer_gradient,
+                use_decay=config.decay != "none",
+                decay_start=config.decay_start,
+                max_learning_rate=config.max_learning_rate,
+            )
+    return ReadOnlyRule(rule) if config.off else rule

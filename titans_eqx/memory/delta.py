@@ -1,0 +1,217 @@
+"""The delta rule for linear memories: gradients at the token's own weights, exactly.
+
+    e_t = M_{t-1}(k_t) - v_t
+    S_t = eta_t S_{t-1} - theta_t k_t^T e_t
+    M_t = (1 - alpha_t) M_{t-1} + S_t,    y_t = M_t(q_t)
+
+It is the Titans rule of a linear memory without an anchor. With one linear map the
+gradient is linear in the weights, so all errors of a chunk are the solution of one
+triangular system. Insert `M_{t-1}` as `decay.py` unrolls it (`A`, `f`, `H`; the weights
+`M` and velocity `S` are those before the chunk; `c_t` is what the network adds to its
+linear map, such as the residual `k_t`):
+
+    (I + L) E = B,    L[t, i] = H[t-1, i] theta_i (k_t . k_i)  for i < t
+    B_t = A_{t-1} k_t M + f_{t-1} k_t S + c_t - v_t
+
+Without momentum this is the recurrence of Gated DeltaNet, except that the error is
+taken before the decay. The chunk length decides the speed, never the result. There is
+no clipping: unit keys and theta < 1 are stable by themselves.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Bool, Float, Int
+
+from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.decay import ChunkDecay, chunk_decay
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.loss import SquaredError, token_surprise
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.outer_gradient import OuterGradient
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.nn.remat import save_for_backward
+
+
+class DeltaState(AbstractRuleState):
+    """Fast weights and, with momentum, their velocity."""
+
+    weights: MemoryWeights  # M_t
+    velocity: MemoryWeights  # S_t; no matrices without momentum
+    chunk_offset: Int[Array, ""]
+
+
+class DeltaRule(AbstractRule[DeltaState]):
+    """Gates alpha (`decay`), eta (`momentum`) and theta (`learning_rate`).
+
+    The outer gradient always goes through the errors in full; of `outer_gradient` only
+    `initial_memory` and `truncate_every` matter.
+    """
+
+    chunk_len: int = eqx.field(static=True)
+    read: Literal["after", "before"] = eqx.field(static=True)
+    use_momentum: bool = eqx.field(static=True)
+    outer_gradient: OuterGradient = eqx.field(static=True)
+    use_decay: bool = eqx.field(static=True)
+    decay_start: float = eqx.field(static=True)
+    max_learning_rate: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        chunk_len: int = 32,
+        read: Literal["after", "before"] = "after",
+        use_momentum: bool = True,
+        outer_gradient: OuterGradient | None = None,
+        use_decay: bool = True,
+        decay_start: float = 0.01,
+        max_learning_rate: float = 1.0,
+    ) -> None:
+        """Choose the options of the rule.
+
+        Args:
+            chunk_len: Tokens taken in at once.
+            read: Whether a token reads after or before its own write.
+            use_momentum: Whether there is a gate eta; without it eta is zero.
+            outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
+            use_decay: Whether there is a gate alpha; without it alpha is zero.
+            decay_start: alpha before training.
+            max_learning_rate: Upper bound of theta, which starts at half of it.
+        """
+        self.chunk_len = chunk_len
+        self.read = read
+        self.use_momentum = use_momentum
+        self.outer_gradient = outer_gradient or OuterGradient()
+        self.use_decay = use_decay
+        self.decay_start = decay_start
+        self.max_learning_rate = max_learning_rate
+
+    def gate_specs(self, net: AbstractMemoryNet) -> Mapping[str, GateSpec]:
+        """See `AbstractRule.gate_specs`."""
+        if not net.is_linear:
+            raise ValueError(
+                "the delta rule writes linear memories only, got a network that is not "
+                "(AbstractMemoryNet.is_linear). Use MemoryNet(d, depth=1, norm=False)."
+            )
+        theta = GateSpec(
+            size=1, start=self.max_learning_rate / 2, high=self.max_learning_rate
+        )
+        specs = {"learning_rate": theta}
+        if self.use_decay:
+            specs["decay"] = GateSpec(size=1, start=self.decay_start)
+        if self.use_momentum:
+            specs["momentum"] = GateSpec(size=1, start=0.1, neutral=1.0)
+        return specs
+
+    def init_state(self, weights: MemoryWeights) -> DeltaState:
+        """See `AbstractRule.init_state`."""
+        weights = tuple(at_least_float32(w) for w in weights)
+        velocity = jax.tree.map(jnp.zeros_like, weights) if self.use_momentum else ()
+        return self.start_chunk((weights, velocity))
+
+    def end_chunk(self, state: DeltaState) -> tuple[MemoryWeights, MemoryWeights]:
+        """See `AbstractRule.end_chunk`."""
+        return state.weights, state.velocity
+
+    def start_chunk(self, carry: tuple[MemoryWeights, MemoryWeights]) -> DeltaState:
+        """See `AbstractRule.start_chunk`."""
+        return DeltaState(
+            weights=carry[0], velocity=carry[1], chunk_offset=jnp.zeros((), jnp.int32)
+        )
+
+    def surprise(
+        self, net: AbstractMemoryNet, token: MemoryInputs, state: DeltaState
+    ) -> MemoryWeights:
+        """See `AbstractRule.surprise`: `k_t^T e_t`."""
+        return token_surprise(net, SquaredError(), state.weights, token)
+
+    def step(
+        self,
+        net: AbstractMemoryNet,
+        token: MemoryInputs,
+        state: DeltaState,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, " d"], DeltaState]:
+        """See `AbstractRule.step`."""
+        (u,) = self.surprise(net, token, state)
+        s = -token.gates["learning_rate"] * u
+        if self.use_momentum:
+            s = token.gates["momentum"] * state.velocity[0] + s
+        (m,) = state.weights
+        if self.use_decay:
+            m = (1 - token.gates["decay"]) * m
+        velocity = (s,) if self.use_momentum else ()
+        new = DeltaState(
+            weights=(m + s,), velocity=velocity, chunk_offset=state.chunk_offset
+        )
+        seen = new if self.read == "after" else state
+        return net(seen.weights, token.queries), new
+
+    def chunk(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+        state: DeltaState,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, "chunk d"], DeltaState]:
+        """See `AbstractRule.chunk`."""
+        theta = inputs.gates["learning_rate"][:, 0]
+        alpha = inputs.gates["decay"][:, 0] if self.use_decay else jnp.zeros_like(theta)
+        eta = inputs.gates["momentum"][:, 0] if self.use_momentum else None
+        written = chunk_decay(alpha, eta, is_real)
+        before = written.before_own_write()
+        seen = written if self.read == "after" else before
+        (m,) = state.weights
+
+        def carried(x: Float[Array, "chunk d_in"], factors: ChunkDecay) -> Array:
+            """Rows times what is left of M and S at their time."""
+            y = factors.carry_weights[:, None] * save_for_backward(x @ m)
+            if not self.use_momentum:
+                return y
+            s = save_for_backward(x @ state.velocity[0])
+            return y + factors.carry_velocity[:, None] * s
+
+        keys, key_rest = _linear_part(net, inputs.keys)
+        queries, query_rest = _linear_part(net, inputs.queries)
+        lower = before.write_weights * save_for_backward(keys @ keys.T) * theta
+        errors = solve_triangular(
+            lower,
+            carried(keys, before) + key_rest - inputs.values,
+            lower=True,
+            unit_diagonal=True,  # I + L: what stands on the diagonal is not looked at
+        )
+        steps = theta[:, None] * save_for_backward(errors)
+        scores = seen.write_weights * save_for_backward(queries @ keys.T)
+        reads = carried(queries, seen) - scores @ steps + query_rest
+
+        new_m = written.carry_weights[-1] * m
+        new_m = new_m - (written.write_weights[-1][:, None] * keys).T @ steps
+        velocity = ()
+        if self.use_momentum:
+            (s,) = state.velocity
+            new_m = new_m + written.carry_velocity[-1] * s
+            new_s = written.velocity_carry * s
+            velocity = (new_s - (written.velocity_write[:, None] * keys).T @ steps,)
+        return reads, DeltaState(
+            weights=(new_m,), velocity=velocity, chunk_offset=state.chunk_offset
+        )
+
+
+def _linear_part(
+    net: AbstractMemoryNet, x: Float[Array, "chunk d"]
+) -> tuple[Float[Array, "chunk d_in"], Float[Array, "chunk d"]]:
+    """What enters the one linear map, and what the network adds to its output."""
+    entering: list[Array] = []
+
+    def linear(layer: int, rows: Array) -> Array:
+        entering.append(rows)
+        return jnp.zeros((rows.shape[0], net.shapes[layer][1]), rows.dtype)
+
+    rest = net.forward(linear, x)
+    return entering[0], rest

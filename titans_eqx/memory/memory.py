@@ -1,0 +1,89 @@
+"""The seam for memories: what the blocks of a model need of one."""
+
+from abc import abstractmethod
+from typing import Generic, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from titans_eqx.nn.padding import Padding
+
+State = TypeVar("State")
+
+
+class MemoryStats(eqx.Module):
+    """What a layer of memories does at one token."""
+
+    surprise: Float[Array, " heads"]  # |u_t| over all memory layers, before clipping
+    gates: dict[str, Float[Array, "heads _"]]
+    weight_norm: Float[Array, " heads"]  # |M_t| over all memory layers, after the write
+
+
+class AbstractMemory(eqx.Module, Generic[State]):
+    """A layer over a sequence whose memory is learned while it reads."""
+
+    chunk_len: eqx.AbstractVar[int]  # segments of MAC are whole numbers of chunks
+
+    @abstractmethod
+    def init_state(
+        self, prefix: Float[Array, "n_persistent d_model"] | None = None
+    ) -> State:
+        """The state before the first token.
+
+        Args:
+            prefix: Learned tokens that every sequence starts with; they are read here,
+                as a chunk of their own, so that the sequence starts at a chunk's start.
+        """
+
+    @abstractmethod
+    def __call__(
+        self,
+        x: Float[Array, "seq d_model"],
+        state: State | None = None,
+        padding: Padding | None = None,
+    ) -> tuple[Float[Array, "seq d_model"], State]:
+        """Write and read a part of a sequence.
+
+        Args:
+            x: Tokens, at least one.
+            state: Where the stream stands, anywhere in a chunk; None for a fresh
+                sequence.
+            padding: Says that the first position is the first of a chunk, and which
+                positions are real; None if that is not known.
+
+        Returns:
+            What the memory answers at each token (meaningless at padding), and the
+            state after the last one.
+        """
+
+    @abstractmethod
+    def step(
+        self, x: Float[Array, " d_model"], state: State
+    ) -> tuple[Float[Array, " d_model"], State]:
+        """Write and read one token, at the same cost wherever it stands."""
+
+    @abstractmethod
+    def snapshot(self, state: State) -> PyTree[Array]:
+        """What `retrieve` reads: the memory as it is, whatever is written later."""
+
+    @abstractmethod
+    def init_query_state(self) -> PyTree[Array]:
+        """What `retrieve` carries along a sequence, before the first token."""
+
+    @abstractmethod
+    def retrieve(
+        self,
+        x: Float[Array, "positions d_model"],
+        snapshot: PyTree[Array],
+        query_state: PyTree[Array],
+        padding: Padding,
+    ) -> tuple[Float[Array, "positions d_model"], PyTree[Array]]:
+        """Read a snapshot without writing (Titans, Eqs. 15 and 21).
+
+        Returns:
+            Answers (meaningless at padding), and the query state after the last token.
+        """
+
+    @abstractmethod
+    def probe(self, x: Float[Array, " d_model"], state: State) -> MemoryStats:
+        """What the memory does at a token, given the state before it."""

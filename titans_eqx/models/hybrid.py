@@ -1,0 +1,26 @@
+"""What MAG and MAL share: a memory beside a window, and the prefix that both may read.
+
+Reading: whether the persistent tokens also pass through the memory is left open by the
+paper; `persistent_in_memory` decides, and by default they do not.
+"""
+
+import equinox as eqx
+from jaxtyping import Array, PyTree
+
+from titans_eqx.attention import SlidingAttention, WindowCache
+from titans_eqx.memory import AbstractMemory
+
+
+class HybridState(eqx.Module):
+    """Where a layer of a memory and a window stands in its stream."""
+
+    memory: PyTree[Array]
+    window: WindowCache
+
+
+def init_hybrid_state(
+    memory: AbstractMemory, attention: SlidingAttention, *, persistent_in_memory: bool
+) -> HybridState:
+    """A fresh memory, which may have read the persistent tokens, and no window."""
+    prefix = attention.heads.persistent_tokens if persistent_in_memory else None
+    return HybridState(memory.init_state(prefix), attention.init_state())
