@@ -5,6 +5,5 @@ class UserError(ValueError):
     """A config, a file, a device or an argument that cannot be used.
 
     The message is one line that says what was found, what is allowed and what to do.
-    The scripts print it and exit with 2; anything else is a bug and keeps its
-    traceback.
+    Commands print it and exit with 2; anything else is a bug and keeps its traceback.
     """

@@ -7,20 +7,22 @@ import jax.numpy as jnp
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 
 
+def items(value=0.0):
+    return {"model": {"weights": jnp.full((64,), value * 1.0)}}
+
+
+TEMPLATE = items()
+
+
 def save_steps(folder, *steps):
     with Checkpoints(folder) as checkpoints:
         for step in steps:
-            checkpoints.save(
-                step, {"weights": jnp.full((64,), step * 1.0)}, {"at": step}
-            )
+            checkpoints.save(step, items(step), {"at": step})
 
 
 def save_and_wait(checkpoints, step):
     checkpoints.save(step, TEMPLATE, {})
     checkpoints.wait()
-
-
-TEMPLATE = {"weights": jnp.zeros((64,))}
 
 
 def data_file(step_folder):

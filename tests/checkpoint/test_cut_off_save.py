@@ -10,25 +10,25 @@ from tests.checkpoint.saved_steps import (
     save_and_wait,
     save_steps,
 )
-from titans_eqx.training import step_store
+from titans_eqx.checkpoint import store
 from titans_eqx.checkpoint.checkpoints import CheckpointError, Checkpoints
 
 DIE_WHILE_SAVING = """
 import os, signal, sys
 from pathlib import Path
 import jax.numpy as jnp
-from titans_eqx.training import step_store
+from titans_eqx.checkpoint import store
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoints = Checkpoints(Path(sys.argv[1]))
-checkpoints.save(1, {"weights": jnp.ones((64,))}, {})
+checkpoints.save(1, {"model": {"weights": jnp.ones((64,))}}, {})
 checkpoints.wait()
 if sys.argv[2] == "before the manifest":
-    step_store.write_manifest = die
-checkpoints.save(2, {"weights": jnp.ones((1 << 22,))}, {})
+    store.write_manifest = die
+checkpoints.save(2, {"model": {"weights": jnp.ones((1 << 22,))}}, {})
 if sys.argv[2] == "during the write":
     die()
 checkpoints.wait()
@@ -71,7 +71,7 @@ def test_full_disk_surfaces_and_a_later_save_works(tmp_path, monkeypatch, name):
 
     with Checkpoints(tmp_path) as checkpoints:
         with monkeypatch.context() as patch:
-            patch.setattr(step_store, name, fail)
+            patch.setattr(store, name, fail)
             with pytest.raises(CheckpointError, match="save step 1 .*No space left"):
                 save_and_wait(checkpoints, 1)
         checkpoints.save(2, TEMPLATE, {})

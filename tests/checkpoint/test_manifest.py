@@ -15,6 +15,8 @@ from titans_eqx.checkpoint.manifest import (
 def folder(tmp_path):
     (tmp_path / "arrays").mkdir()
     (tmp_path / "arrays" / "weights").write_bytes(bytes(range(256)))
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "weights").write_bytes(bytes(4))
     (tmp_path / "note").write_bytes(b"")
     write_manifest(tmp_path)
     return tmp_path
@@ -73,8 +75,10 @@ def test_damage_is_named(folder, name):
 
 
 def test_only_the_asked_part_is_checked(folder):
-    (folder / "note").unlink()
-    check_manifest(folder, within="arrays/")
+    (folder / "others" / "weights").unlink()
+    check_manifest(folder, ["arrays"])
+    with pytest.raises(DamagedError, match="others/weights is missing"):
+        check_manifest(folder, ["arrays", "others"])
 
 
 def test_durable_write_replaces_and_leaves_nothing_else(tmp_path):

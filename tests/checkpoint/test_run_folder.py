@@ -7,7 +7,12 @@ import tempfile
 
 import pytest
 
-from titans_eqx.checkpoint.run_folder import LOCK_NAME, RunFolder, RunFolderError
+from titans_eqx.checkpoint.run_folder import (
+    HOLDER_NAME,
+    LOCK_NAME,
+    RunFolder,
+    RunFolderError,
+)
 
 HOLD_LOCK = """
 import sys
@@ -25,8 +30,9 @@ def test_folder_is_made_with_its_parents_and_only_a_lock(tmp_path):
         assert run.metrics == run.path / "metrics.jsonl"
         assert run.config == run.path / "config.toml"
         assert run.samples == run.path / "samples.txt"
-        assert [entry.name for entry in run.path.iterdir()] == [LOCK_NAME]
-        holder = json.loads((run.path / LOCK_NAME).read_text())
+        names = {entry.name for entry in run.path.iterdir()}
+        assert names == {LOCK_NAME, HOLDER_NAME}
+        holder = json.loads((run.path / HOLDER_NAME).read_text())
         assert holder == {"pid": os.getpid(), "host": socket.gethostname()}
 
 
@@ -49,14 +55,17 @@ def test_live_process_is_named_and_its_death_frees_the_folder(tmp_path):
         with pytest.raises(RunFolderError, match=f"in use by process {process.pid} "):
             RunFolder(tmp_path)
         process.kill()
-    assert str(process.pid) in (tmp_path / LOCK_NAME).read_text()
+    assert str(process.pid) in (tmp_path / HOLDER_NAME).read_text()
     RunFolder(tmp_path).release()
 
 
 def test_lock_left_by_another_host_is_not_overridden(tmp_path):
-    (tmp_path / LOCK_NAME).write_text('{"pid": 7, "host": "elsewhere"}')
-    with pytest.raises(RunFolderError, match="process 7 on elsewhere.*delete"):
-        RunFolder(tmp_path)
+    (tmp_path / HOLDER_NAME).write_text('{"pid": 7, "host": "elsewhere"}')
+    for _ in range(2):
+        with pytest.raises(RunFolderError, match="process 7 on elsewhere.*delete"):
+            RunFolder(tmp_path)
+    (tmp_path / HOLDER_NAME).unlink()
+    RunFolder(tmp_path).release()
 
 
 def test_unwritable_folder_gives_one_line(tmp_path, monkeypatch):

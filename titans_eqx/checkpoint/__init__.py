@@ -1,1 +1,1 @@
-"""What makes files survive: checkpoints, manifests, run folders, array files."""
+"""What makes files survive: checkpoints, run folders, metrics, files of arrays."""

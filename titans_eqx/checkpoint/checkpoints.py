@@ -1,12 +1,13 @@
 """Checkpoints: steps of arrays and metadata that survive crashes and bad disks.
 
-The steps themselves are written by orbax (``step_store.py``), which renames a finished
-one into place. What it leaves open is added here:
+A step holds named items, each a tree of arrays; whoever reads one names the items it
+needs. The steps are written by orbax (`store.py`), which renames a finished one into
+place. What it leaves open is added here:
 
-- a manifest of hashes (``manifest.py``) is checked before anything is read: a step
+- a manifest of hashes (`manifest.py`) is checked before anything is read: a step
   without one does not count;
 - falling back from a damaged step to the one before it, with a report;
-- a check of every leaf's path, shape and dtype (``leaf_table.py``).
+- a check of every leaf's path, shape and dtype (`leaf_table.py`).
 """
 
 import json
@@ -18,10 +19,10 @@ from typing import Any, Final
 
 from jaxtyping import PyTree
 
-from titans_eqx.errors import UserError
-from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
+from titans_eqx.checkpoint.leaf_table import LeafTable, first_difference, leaf_table
 from titans_eqx.checkpoint.manifest import DamagedError, check_manifest
 from titans_eqx.checkpoint.store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
+from titans_eqx.errors import UserError
 
 MIN_KEPT_STEPS: Final = 2
 
@@ -35,7 +36,7 @@ class Restored:
     """What was read back from a checkpoint."""
 
     step: int
-    arrays: PyTree  # structure, shapes, dtypes and shardings of the template
+    items: dict[str, PyTree]  # structure, shapes, dtypes and shardings of the templates
     metadata: dict[str, Any]  # as given to save, after a round trip through JSON
     refused: tuple[str, ...] = ()  # one line for each newer step that was damaged
 
@@ -50,7 +51,7 @@ class Checkpoints:
     def __init__(
         self, folder: Path, *, keep: int = MIN_KEPT_STEPS, read_only: bool = False
     ) -> None:
-        """Open the folder, and make it unless ``read_only``.
+        """Open the folder, and make it unless `read_only`.
 
         Args:
             folder: Where the steps are, or will be.
@@ -60,7 +61,7 @@ class Checkpoints:
                 reading beside a run that is still training.
 
         Raises:
-            CheckpointError: If ``keep`` is below 2, or the folder cannot be used.
+            CheckpointError: If `keep` is below 2, or the folder cannot be used.
         """
         if keep < MIN_KEPT_STEPS:
             raise CheckpointError(
@@ -79,7 +80,7 @@ class Checkpoints:
         self._saving: tuple[int, Future[None]] | None = None
 
     def __enter__(self) -> "Checkpoints":
-        """Return itself; leaving the block calls ``close``."""
+        """Return itself; leaving the block calls `close`."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -95,12 +96,14 @@ class Checkpoints:
         """Whether no save has ever been completed here."""
         return set(self.steps()) <= {self._store.unfinished_step()}
 
-    def save(self, step: int, arrays: PyTree, metadata: Mapping[str, Any]) -> None:
-        """Save a step; older ones than the latest ``keep`` are removed after it.
+    def save(
+        self, step: int, items: Mapping[str, PyTree], metadata: Mapping[str, Any]
+    ) -> None:
+        """Save a step; older ones than the latest `keep` are removed after it.
 
         Args:
             step: Number of training steps done, larger than every saved one.
-            arrays: Tree of arrays; of an Equinox module its array half.
+            items: Trees of arrays by name; of an Equinox module its array half.
             metadata: What JSON can hold, below 16 MiB.
 
         Raises:
@@ -112,7 +115,7 @@ class Checkpoints:
                 "already. Continue from it, or use another folder."
             )
         try:
-            document = {"leaves": leaf_table(arrays), "metadata": dict(metadata)}
+            document = {"leaves": _leaf_tables(items), "metadata": dict(metadata)}
             size = len(json.dumps(document))
         except (TypeError, ValueError, RecursionError) as error:
             raise self._save_failure(step, error) from error
@@ -122,7 +125,7 @@ class Checkpoints:
                 f"{MAX_DOCUMENT_BYTES}."
             )
         try:
-            self._store.start_write(step, arrays, document)
+            self._store.start_write(step, items, document)
         except Exception as error:
             raise self._save_failure(step, error) from error
         self._saving = step, self._worker.submit(self._store.finish_write, step)
@@ -142,28 +145,29 @@ class Checkpoints:
             self._store.reopen()
             raise self._save_failure(step, error) from error
 
-    def restore_latest(self, template: PyTree) -> Restored | None:
-        """Read the newest undamaged step.
+    def restore_latest(self, templates: Mapping[str, PyTree]) -> Restored | None:
+        """Read items of the newest step in which they are undamaged.
 
-        Damaged steps newer than it are moved into ``corrupt/``, so that training on
+        Damaged steps newer than it are moved into `corrupt/`, so that training on
         from the older step can save them anew.
 
         Args:
-            template: Tree of arrays or ``jax.ShapeDtypeStruct`` that says structure,
-                shapes, dtypes and shardings; no sharding means the first device.
+            templates: For each item to read a tree of arrays or `jax.ShapeDtypeStruct`
+                that says structure, shapes, dtypes and shardings; no sharding means
+                the first device. Other items are neither read nor checked.
 
         Returns:
             The step, or None if no save has ever been completed here.
 
         Raises:
             CheckpointError: If all steps are damaged, or the newest undamaged one
-                does not fit the template. Nothing is moved then.
+                does not fit the templates. Nothing is moved then.
         """
         refused: dict[int, str] = {}
         steps, unfinished = self.steps(), self._store.unfinished_step()
         for step in reversed(steps):
             try:
-                arrays, metadata = self._read_step(step, template)
+                items, metadata = self._read_step(step, templates)
             except DamagedError as error:
                 reason = "the save was cut off; " if step == unfinished else ""
                 refused[step] = f"step {step} is damaged: {reason}{error}"
@@ -171,7 +175,7 @@ class Checkpoints:
                 self._set_aside(refused)
                 return Restored(
                     step=step,
-                    arrays=arrays,
+                    items=items,
                     metadata=metadata,
                     refused=tuple(refused.values()),
                 )
@@ -183,24 +187,20 @@ class Checkpoints:
         self._set_aside(refused)
         return None
 
-    def restore(self, step: int, template: PyTree) -> Restored:
-        """Read one step.
-
-        Args:
-            step: A member of ``steps()``.
-            template: As for ``restore_latest``.
+    def restore(self, step: int, templates: Mapping[str, PyTree]) -> Restored:
+        """Read items of one step; `templates` as for `restore_latest`.
 
         Raises:
             CheckpointError: If the step is not there, is damaged, or does not fit.
         """
         self._require_step(step)
         try:
-            arrays, metadata = self._read_step(step, template)
+            items, metadata = self._read_step(step, templates)
         except DamagedError as error:
             raise CheckpointError(
                 f"step {step} in {self.folder} is damaged: {error}."
             ) from error
-        return Restored(step=step, arrays=arrays, metadata=metadata)
+        return Restored(step=step, items=items, metadata=metadata)
 
     def read_metadata(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
         """Read the metadata of a step, and no arrays.
@@ -257,30 +257,38 @@ class Checkpoints:
             ) from error
 
     def _read_document(self, step: int) -> dict[str, Any]:
-        check_manifest(self._store.step_folder(step), within=f"{DOCUMENT_ITEM}/")
+        check_manifest(self._store.step_folder(step), [DOCUMENT_ITEM])
         document = self._store.read_document(step)
         if {"leaves", "metadata"} - document.keys():
-            raise DamagedError(f"{DOCUMENT_ITEM} lacks the table of leaves")
+            raise DamagedError(f"{DOCUMENT_ITEM} lacks the tables of leaves")
         return document
 
-    def _read_step(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        check_manifest(self._store.step_folder(step))
+    def _read_step(
+        self, step: int, templates: Mapping[str, PyTree]
+    ) -> tuple[dict[str, PyTree], dict[str, Any]]:
+        check_manifest(self._store.step_folder(step), [*templates, DOCUMENT_ITEM])
         document = self._read_document(step)
-        difference = first_difference(document["leaves"], leaf_table(template))
-        if difference is not None:
-            raise CheckpointError(
-                f"step {step} in {self.folder} does not fit: {difference}. Use the "
-                "configuration it was made with, or start over with --fresh."
-            )
+        for name, wanted in _leaf_tables(templates).items():
+            difference = first_difference(document["leaves"].get(name, {}), wanted)
+            if difference is not None:
+                raise CheckpointError(
+                    f"step {step} in {self.folder} does not fit: {difference}. Use the "
+                    "configuration it was made with, or start over with --fresh."
+                )
         try:
-            arrays = self._store.read_arrays(step, template)
+            items = self._store.read_items(step, templates)
         except Exception as error:
             # The files are as written, so this is not damage: do not fall back.
             raise CheckpointError(
                 f"step {step} in {self.folder} is whole but cannot be restored: "
                 f"{_one_line(error)}."
             ) from error
-        return arrays, document["metadata"]
+        return items, document["metadata"]
+
+
+def _leaf_tables(items: Mapping[str, PyTree]) -> dict[str, LeafTable]:
+    """The table of each item; paths start with the item's name."""
+    return {name: leaf_table({name: item}) for name, item in items.items()}
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,15 +5,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file so that a crash leaves the old or the new one, never a mix.
-
-    Args:
-        path: The file to write; its folder must exist.
-        content: The whole new content.
-
-    Raises:
-        OSError: If the disk is full or the folder is not writable.
-    """
+    """Replace a file so that a crash leaves the old or the new one, never a mix."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(content)

@@ -1,25 +1,20 @@
 """The leaves of a tree of arrays by path, with shape and dtype.
 
-Stored beside a checkpoint's arrays and compared before they are read, because the
-array store casts a wrong dtype silently and words a wrong shape for its own readers.
+Stored beside the arrays and compared before they are read, because orbax casts a wrong
+dtype silently and reports a wrong shape in its own terms.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jaxtyping import PyTree
 
-LeafTable = dict[str, dict[str, Any]]  # path -> {"dtype": name, "shape": sizes}
+LeafTable: TypeAlias = dict[str, dict[str, Any]]
+"""For each path, such as `model.layers.0.weight`, its `dtype` and `shape`."""
 
 
 def leaf_table(tree: PyTree) -> LeafTable:
-    """Describe each leaf of a tree.
-
-    Args:
-        tree: Arrays or ``jax.ShapeDtypeStruct``; None is a hole, not a leaf.
-
-    Returns:
-        The description of each leaf by its path, such as ``model.layers.0.weight``.
+    """List the leaves of a tree of arrays or `jax.ShapeDtypeStruct`.
 
     Raises:
         TypeError: If a leaf is no array.
@@ -37,30 +32,18 @@ def leaf_table(tree: PyTree) -> LeafTable:
 
 
 def first_difference(found: LeafTable, wanted: LeafTable) -> str | None:
-    """Say how stored leaves differ from the wanted ones.
+    """The first difference of two tables, and how many more there are; None if equal.
 
     Args:
         found: The leaves that are stored.
         wanted: The leaves that the program expects.
-
-    Returns:
-        The first difference, with the number of further ones; None if there is none.
     """
-    differences = []
-    for name in sorted(found.keys() | wanted.keys()):
-        if name not in found:
-            differences.append(
-                f"{name} is not in the checkpoint, expected {_spell(wanted[name])}"
-            )
-        elif name not in wanted:
-            differences.append(
-                f"{name} is {_spell(found[name])} in the checkpoint, expected nothing"
-            )
-        elif found[name] != wanted[name]:
-            differences.append(
-                f"{name} is {_spell(found[name])} in the checkpoint, "
-                f"expected {_spell(wanted[name])}"
-            )
+    differences = [
+        f"{name} is {_spell(found.get(name), 'not')} in the checkpoint, "
+        f"expected {_spell(wanted.get(name), 'nothing')}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
     if not differences:
         return None
     others = len(differences) - 1
@@ -75,5 +58,7 @@ def abstract_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _spell(leaf: dict[str, Any]) -> str:
+def _spell(leaf: dict[str, Any] | None, absent: str) -> str:
+    if leaf is None:
+        return absent
     return f"{leaf['dtype']}[{','.join(map(str, leaf['shape']))}]"

@@ -1,15 +1,16 @@
 """The SHA-256 manifest of a checkpoint folder.
 
-A flipped bit in a stored array is not noticed by the array store: the restore succeeds,
-with wrong numbers. So every file of a finished folder is listed with its size and its
-hash, and nothing is read back before the list has been checked.
+Orbax does not notice a flipped bit in a stored array: the restore succeeds, with wrong
+numbers. So every file of a finished folder is listed with its size and its hash, and
+nothing is read back before the list has been checked.
 
-The file ``manifest.json`` is ``{"format": 1, "files": {name: {"bytes", "sha256"}}}``,
-names relative to the folder, with forward slashes.
+The file `manifest.json` is `{"format": 1, "files": {name: {"bytes", "sha256"}}}`, names
+relative to the folder, with forward slashes.
 """
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -25,14 +26,7 @@ class DamagedError(ValueError):
 
 
 def write_manifest(folder: Path) -> None:
-    """List every file below a finished folder with its size and hash.
-
-    Args:
-        folder: A folder to which nothing is written any more.
-
-    Raises:
-        OSError: If a file cannot be read or the manifest cannot be written.
-    """
+    """List every file of a folder to which nothing is written any more."""
     files = {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
@@ -46,22 +40,20 @@ def write_manifest(folder: Path) -> None:
     write_durably(folder / MANIFEST_NAME, text.encode())
 
 
-def check_manifest(folder: Path, *, within: str = "") -> None:
-    """Compare the files of a folder with its manifest.
-
-    Files that the manifest does not list are ignored.
+def check_manifest(folder: Path, subfolders: Collection[str] | None = None) -> None:
+    """Compare the files of a folder with its manifest; unlisted files are ignored.
 
     Args:
         folder: The folder that holds the manifest.
-        within: Check only the files whose name starts with this, for instance
-            ``"metadata/"``; empty checks all.
+        subfolders: Leave out what is in other subfolders than these; None checks all.
 
     Raises:
         DamagedError: At the first file that is missing, or differs in size or hash,
             and if the manifest itself is missing or unreadable.
     """
     for name, entry in _read_manifest(folder).items():
-        if not name.startswith(within):
+        top, _, below = name.partition("/")
+        if subfolders is not None and below and top not in subfolders:
             continue
         path = folder / name
         try:
@@ -84,9 +76,8 @@ def _hash_file(path: Path) -> str:
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / MANIFEST_NAME
     try:
-        with path.open("rb") as file:
+        with (folder / MANIFEST_NAME).open("rb") as file:
             content = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError:
         raise DamagedError(f"{MANIFEST_NAME} is missing") from None

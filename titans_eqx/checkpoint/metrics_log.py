@@ -1,17 +1,18 @@
-"""``metrics.jsonl``: the numbers of a run, one JSON object per line.
+"""`metrics.jsonl`: the numbers of a run, one JSON object per line.
 
 What a resumed run does over again, and a line that a crash has cut off, is moved to
-``metrics.discarded.jsonl`` beside it, so that no number is lost or counted twice.
+`metrics.discarded.jsonl` beside it, so that no number is lost or counted twice.
 """
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.errors import UserError
 
 
 class MetricsLog:
@@ -20,11 +21,8 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         """Open the file for appending, and move a cut-off last line aside.
 
-        Args:
-            path: The file; made if missing, its folder must exist.
-
         Raises:
-            OSError: If the file cannot be written.
+            OSError: If the file cannot be written; its folder must exist.
         """
         self.path = Path(path)
         self.discarded_path = self.path.with_suffix(".discarded.jsonl")
@@ -45,7 +43,7 @@ class MetricsLog:
         """Append one line.
 
         Args:
-            record: ``step`` and numbers by name, Python's or scalars of arrays. A
+            record: `step` and numbers by name, Python's or scalars of arrays. A
                 number that is not finite is written as null (JSON has no NaN).
         """
         plain = {name: _plain(value) for name, value in record.items()}
@@ -55,10 +53,7 @@ class MetricsLog:
     def truncate_after(self, step: int) -> int:
         """Move lines of later steps aside, and lines that are no JSON object.
 
-        A line without ``step`` belongs to the line before it.
-
-        Args:
-            step: The step that training continues from.
+        A line without `step` belongs to the line before it.
 
         Returns:
             The number of lines moved.
@@ -77,16 +72,6 @@ class MetricsLog:
             self._replace(kept=kept, discarded=discarded)
             self._file = self.path.open("ab")
         return len(discarded)
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the records, oldest first; lines that are no JSON object are left out.
-
-        Yields:
-            The record of a line.
-        """
-        for line in self._lines():
-            if (record := _parse(line)) is not None:
-                yield record
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -108,29 +93,25 @@ class MetricsLog:
 
 
 class TensorBoardLog:
-    """Mirrors records into TensorBoard event files (extra ``tensorboard``)."""
+    """Mirrors records into TensorBoard event files (extra `tensorboard`)."""
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        """Open the folder.
-
-        Args:
-            folder: Folder of the event files.
-            first_step: Later events of earlier runs are hidden from here on.
+        """Open the folder; events of earlier runs are hidden from `first_step` on.
 
         Raises:
-            ImportError: If the package tensorboardX is missing.
+            UserError: If the package tensorboardX is missing.
         """
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise ImportError(
+            raise UserError(
                 "TensorBoard output needs the package tensorboardX: "
                 "pip install 'titans_eqx[tensorboard]'"
             ) from error
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add the numbers of a record at its ``step``."""
+        """Add the numbers of a record at its `step`."""
         for name, value in record.items():
             plain = _plain(value)
             if name != "step" and isinstance(plain, int | float):

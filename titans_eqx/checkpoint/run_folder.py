@@ -1,6 +1,5 @@
 """The folder that holds everything one run writes, used by one process at a time."""
 
-import fcntl
 import json
 import os
 import socket
@@ -8,12 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock, Timeout
+
+from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.errors import UserError
 
 LOCK_NAME: Final = "lock"
+HOLDER_NAME: Final = "lock.holder"
 PREVIOUS_FOLDER: Final = "previous"
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 PROBE_BYTES: Final = 4096
+MAX_HOLDER_BYTES: Final = 4096
 # Only these are moved away for a fresh start: the folder may hold files of the user.
 RESULT_NAMES: Final = (
     CHECKPOINTS_FOLDER,
@@ -34,26 +38,28 @@ class RunFolderError(UserError):
 class RunFolder:
     """A locked run folder and the paths in it.
 
-    The lock is the kernel's lock on an open file, so a crash releases it; the file's
-    text says who holds it. Some network file systems do not pass such locks on to
-    other machines, therefore a text left by another host is not overridden.
+    The operating system releases the lock of a process that crashes. Some network file
+    systems do not pass locks on to other machines, so a file beside it names the
+    holder, and one left by another host is not overridden.
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the folder, try a write, and take the lock.
-
-        Args:
-            path: The folder; its parents are made too.
+        """Make the folder with its parents, try a write, and take the lock.
 
         Raises:
             RunFolderError: If the folder cannot be written, or is in use.
         """
         self.path = Path(path).absolute()
-        self._lock: int | None = None
+        self.checkpoints = self.path / CHECKPOINTS_FOLDER
+        self.metrics = self.path / "metrics.jsonl"
+        self.config = self.path / "config.toml"
+        self.samples = self.path / "samples.txt"
+        self.tensorboard = self.path / "tensorboard"
+        self._holder = self.path / HOLDER_NAME
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             _probe_write(self.path)
-            self._lock = _take_lock(self.path / LOCK_NAME)
+            self._lock = self._take_lock()
         except OSError as error:
             raise RunFolderError(
                 f"cannot write to the run folder {self.path}: "
@@ -68,33 +74,8 @@ class RunFolder:
         """Release the lock."""
         self.release()
 
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / CHECKPOINTS_FOLDER
-
-    @property
-    def metrics(self) -> Path:
-        """File of metrics, one JSON object per line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def config(self) -> Path:
-        """File of the resolved configuration."""
-        return self.path / "config.toml"
-
-    @property
-    def samples(self) -> Path:
-        """File of the text samples made on the way."""
-        return self.path / "samples.txt"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard events."""
-        return self.path / "tensorboard"
-
     def start_fresh(self) -> Path | None:
-        """Move the results of earlier runs into ``previous/<n>/``; delete nothing.
+        """Move the results of earlier runs into `previous/<n>/`; delete nothing.
 
         Returns:
             Where they are now, or None if there were none.
@@ -121,13 +102,45 @@ class RunFolder:
 
     def release(self) -> None:
         """Give the lock back; may be called twice."""
-        if self._lock is None:
-            return
-        # The file stays: unlinking it could take away a lock that a third process
-        # has opened meanwhile.
-        os.ftruncate(self._lock, 0)
-        os.close(self._lock)
-        self._lock = None
+        if self._lock.is_locked:
+            self._holder.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _take_lock(self) -> FileLock:
+        lock = FileLock(self.path / LOCK_NAME)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            pid, host = self._read_holder() or ("(unknown)", "an unknown host")
+            raise RunFolderError(
+                f"the run folder {self.path} is in use by process {pid} on {host}. "
+                "Wait for it, stop it, or choose another with --run-dir."
+            ) from None
+        try:
+            pid, host = self._read_holder() or (None, socket.gethostname())
+            if host != socket.gethostname():
+                raise RunFolderError(
+                    f"the run folder {self.path} was last used by process {pid} on "
+                    f"{host}, which did not finish. If it is dead, delete "
+                    f"{self._holder}."
+                )
+            holder = {"pid": os.getpid(), "host": socket.gethostname()}
+            write_durably(self._holder, json.dumps(holder).encode())
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def _read_holder(self) -> tuple[str, str] | None:
+        """Process and host, or None without a file; "unknown" if it is unreadable."""
+        try:
+            with self._holder.open("rb") as file:
+                holder = json.loads(file.read(MAX_HOLDER_BYTES))
+            return str(holder["pid"]), str(holder["host"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return "(unknown)", "an unknown host"
 
 
 def _probe_write(folder: Path) -> None:
@@ -136,38 +149,3 @@ def _probe_write(folder: Path) -> None:
         file.write(bytes(PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _take_lock(path: Path) -> int:
-    """Lock the file and write who holds it; the descriptor keeps the lock."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        holder = os.pread(lock, PROBE_BYTES, 0)
-        pid, host = _parse_holder(holder)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                f"the run folder {path.parent} is in use by process {pid} on {host}. "
-                "Wait for it, stop it, or choose another with --run-dir."
-            ) from None
-        if holder and host != socket.gethostname():
-            raise RunFolderError(
-                f"the run folder {path.parent} was last used by process {pid} on "
-                f"{host}, which did not finish. If it is dead, delete {path}."
-            )
-        os.ftruncate(lock, 0)
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-        os.pwrite(lock, text.encode(), 0)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _parse_holder(text: bytes) -> tuple[str, str]:
-    try:
-        holder = json.loads(text)
-        return str(holder["pid"]), str(holder["host"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "(unknown)", "an unknown host"

@@ -1,9 +1,10 @@
-"""Steps on disk as orbax writes them: one item of arrays, one JSON document.
+"""Steps on disk as orbax writes them: items of arrays, and one JSON document.
 
 The only file that knows orbax. It serves one process; several devices are fine.
 """
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ class StepStore:
     """Numbered steps in a folder, the latest few of them, written in the background."""
 
     def __init__(self, folder: Path, *, keep: int, read_only: bool) -> None:
-        """Open the folder; unless ``read_only``, make it and remove cut-off writes.
+        """Open the folder; unless `read_only`, make it and remove cut-off writes.
 
         Raises:
             OSError: If the folder cannot be used.
@@ -59,7 +60,9 @@ class StepStore:
         """Where a step is kept once it is complete."""
         return self.folder / str(step)
 
-    def start_write(self, step: int, arrays: PyTree, document: dict[str, Any]) -> None:
+    def start_write(
+        self, step: int, items: Mapping[str, PyTree], document: dict[str, Any]
+    ) -> None:
         """Copy the arrays off the devices and start writing.
 
         Raises:
@@ -68,14 +71,15 @@ class StepStore:
         """
         if self._read_only:
             raise RuntimeError("the folder was opened for reading only")
-        items = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(  # pyright: ignore[reportCallIssue]
-                eqx.filter(arrays, _has_content)
-            ),
-            **{DOCUMENT_ITEM: ocp.args.JsonSave(document)},  # pyright: ignore
-        )
+        assert DOCUMENT_ITEM not in items
+        saves: dict[str, Any] = {
+            name: ocp.args.StandardSave(stored)  # pyright: ignore[reportCallIssue]
+            for name, item in items.items()
+            if jax.tree.leaves(stored := eqx.filter(item, _has_content))
+        }
+        saves[DOCUMENT_ITEM] = ocp.args.JsonSave(document)  # pyright: ignore[reportCallIssue]
         write_durably(self.folder / SAVING_MARK, str(step).encode())
-        if not self._manager.save(step, args=items):
+        if not self._manager.save(step, args=ocp.args.Composite(**saves)):
             raise RuntimeError("orbax refused the step")
 
     def finish_write(self, step: int) -> None:
@@ -98,7 +102,7 @@ class StepStore:
         return None if has_manifest else step
 
     def read_document(self, step: int) -> dict[str, Any]:
-        """Read the JSON document of a step, after a look at its size.
+        """Read the JSON document of a step, once its size has been checked.
 
         Raises:
             DamagedError: If it cannot be read, or is no dictionary.
@@ -109,32 +113,38 @@ class StepStore:
             raise DamagedError(
                 f"{DOCUMENT_ITEM} has {size} bytes, more than is ever written"
             )
-        item = ocp.args.JsonRestore()
         try:
-            document = self._restore(step, DOCUMENT_ITEM, item)
+            restored = self._restore(step, {DOCUMENT_ITEM: ocp.args.JsonRestore()})
         except (Exception, RecursionError) as error:
             raise DamagedError(f"{DOCUMENT_ITEM} cannot be read: {error}") from error
+        document = restored[DOCUMENT_ITEM]
         if not isinstance(document, dict):
             raise DamagedError(f"{DOCUMENT_ITEM} is not a dictionary")
         return document
 
-    def read_arrays(self, step: int, template: PyTree) -> PyTree:
-        """Read the arrays of a step onto the template's shardings.
+    def read_items(
+        self, step: int, templates: Mapping[str, PyTree]
+    ) -> dict[str, PyTree]:
+        """Read the items that have a template onto its shardings, and no others.
 
         Raises:
             Exception: Whatever orbax raises.
         """
-        stored, empty = eqx.partition(template, _has_content)
-        item = ocp.args.StandardRestore(
-            jax.tree.map(abstract_leaf, stored)  # pyright: ignore[reportCallIssue]
+        stored, empty = eqx.partition(dict(templates), _has_content)
+        restored = stored | self._restore(
+            step,
+            {
+                name: ocp.args.StandardRestore(item)  # pyright: ignore[reportCallIssue]
+                for name, item in jax.tree.map(abstract_leaf, stored).items()
+                if jax.tree.leaves(item)
+            },
         )
-        restored = self._restore(step, "arrays", item)
         return eqx.combine(
             restored, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty)
         )
 
     def set_aside(self, steps: list[int]) -> None:
-        """Move steps into the folder ``corrupt``, out of the way of later writes.
+        """Move steps into the folder `corrupt`, so that later writes can use the names.
 
         Raises:
             OSError: If they cannot be moved.
@@ -173,9 +183,11 @@ class StepStore:
             ),
         )
 
-    def _restore(self, step: int, name: str, item: Any) -> Any:
-        items = ocp.args.Composite(**{name: item})
-        return self._manager.restore(step, args=items)[name]
+    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+        if not items:
+            return {}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return {name: restored[name] for name in items}
 
 
 def _has_content(leaf: Array | jax.ShapeDtypeStruct) -> bool:

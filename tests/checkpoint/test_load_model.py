@@ -1,0 +1,111 @@
+import shutil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from tests.checkpoint.saved_steps import flip_bit
+from tests.refusal import assert_refused
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.load_model import load_model
+from titans_eqx.checkpoint.metadata import metadata
+from titans_eqx.config import (
+    AttentionConfig,
+    DataConfig,
+    MemoryConfig,
+    ModelConfig,
+    RunConfig,
+)
+from titans_eqx.models import build_model
+
+CONFIG = RunConfig(
+    model=ModelConfig(
+        d_model=8,
+        n_layers=1,
+        memory=MemoryConfig(n_heads=2, chunk_len=4, expansion=1),
+        attention=AttentionConfig(n_heads=2, segment_len=8, n_persistent=0),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return eqx.filter_jit(build_model)(CONFIG.model, key=jr.key(3))
+
+
+@pytest.fixture
+def run_dir(model, tmp_path):
+    """A run with two steps, in the second of which all numbers are doubled."""
+    arrays = eqx.filter(model, eqx.is_array)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step in (1, 2):
+            items = {
+                "model": jax.tree.map(lambda x, n=step: n * x, arrays),
+                "optimizer": {"mean": jnp.ones((100,))},
+                "counters": {"step": jnp.int32(step)},
+            }
+            checkpoints.save(step, items, metadata(CONFIG, {}))
+    return tmp_path
+
+
+def assert_same_model(loaded, model, scale):
+    wanted = jax.tree.map(lambda x: scale * x if eqx.is_array(x) else x, model)
+    assert jax.tree.structure(loaded) == jax.tree.structure(model)
+    assert eqx.tree_equal(loaded, wanted)
+
+
+def test_the_latest_model_comes_back_exactly(model, run_dir):
+    loaded = load_model(run_dir)
+    assert_same_model(loaded.model, model, 2)
+    assert (loaded.step, loaded.refused, loaded.config) == (2, (), CONFIG)
+    assert loaded.tokenizer.decode([104, 105]) == "hi"
+    assert loaded.reads_text
+    assert loaded.reads_bytes
+    logits, _ = loaded.model(jnp.arange(5))
+    assert np.all(np.isfinite(logits))
+
+
+def test_no_optimizer_is_read(model, run_dir):
+    for step in ("1", "2"):
+        for item in ("optimizer", "counters"):
+            shutil.rmtree(run_dir / "checkpoints" / step / item)
+    loaded = load_model(run_dir)
+    assert_same_model(loaded.model, model, 2)
+    assert loaded.refused == ()
+
+
+def test_damaged_steps_are_named_and_left_alone(model, run_dir):
+    flip_bit(run_dir / "checkpoints" / "2" / "model")
+    before = sorted(run_dir.rglob("*"))
+    loaded = load_model(run_dir)
+    assert_same_model(loaded.model, model, 1)
+    assert loaded.step == 1
+    (line,) = loaded.refused
+    assert line.startswith("step 2 is damaged: model/")
+    assert sorted(run_dir.rglob("*")) == before
+
+
+def test_a_model_of_tokens_that_are_no_text_is_refused_on_request(model, tmp_path):
+    arrays = eqx.filter(model, eqx.is_array)
+    config = CONFIG.model_copy(update={"data": DataConfig(source="task")})
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, {"model": arrays}, metadata(config, {}))
+    assert not load_model(tmp_path).reads_text
+    with pytest.raises(ValueError, match='"mqar", whose tokens stand for no text'):
+        load_model(tmp_path, require_text=True)
+
+
+def test_runs_of_other_versions_are_refused(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, {"arrays": {"step": jnp.int32(1)}}, {"format": 2})
+    message = "the checkpoint was written by titans_eqx 0.1 (format 2)"
+    assert_refused(load_model, tmp_path, message=message)
+
+
+def test_folders_without_a_model_are_refused(tmp_path):
+    assert_refused(load_model, tmp_path, message="is no run folder")
+    Checkpoints(tmp_path / "checkpoints").close()
+    assert_refused(load_model, tmp_path, message="has not saved a checkpoint yet")

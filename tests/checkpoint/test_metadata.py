@@ -1,0 +1,68 @@
+import json
+from importlib.metadata import version
+
+import pytest
+
+from tests.refusal import assert_refused
+from titans_eqx.checkpoint.metadata import check_resumable, metadata, saved_config
+from titans_eqx.config import ModelConfig, RunConfig
+
+CONFIG = RunConfig(model=ModelConfig(d_model=16))
+TEXTS = {"tokenizer": "bytes", "train": "a", "eval": "b"}
+
+
+def saved(**changes):
+    """Metadata as it comes back from a checkpoint."""
+    return json.loads(json.dumps(metadata(CONFIG, TEXTS) | changes))
+
+
+def test_the_same_run_may_go_on_and_gets_its_config_back():
+    assert check_resumable(CONFIG, TEXTS, saved()) == []
+    assert saved_config(saved()) == CONFIG
+    assert saved()["versions"]["titans_eqx"] == version("titans_eqx")
+
+
+def test_keys_that_may_change_are_listed():
+    train = CONFIG.train.model_copy(update={"steps": 2000})
+    longer = CONFIG.model_copy(update={"train": train})
+    changes = check_resumable(longer, TEXTS, saved())
+    assert changes == ["train.steps was 1000, is 2000"]
+
+
+def test_another_model_or_text_is_refused():
+    wider = CONFIG.model_copy(update={"model": ModelConfig(d_model=32)})
+    message = "of another model: model.d_model was 16, is 32"
+    assert_refused(check_resumable, wider, TEXTS, saved(), message=message)
+    texts = TEXTS | {"train": "c"}
+    message = "the train text or tokenizer is not the one"
+    assert_refused(check_resumable, CONFIG, texts, saved(), message=message)
+
+
+OTHERS = {
+    "format 1": (
+        {"format": 1, "versions": {"jax": "0.9"}},
+        "titans_eqx 0.1 (format 1)",
+    ),
+    "format 2": (
+        {"format": 2, "versions": {"jax": "0.9"}},
+        "titans_eqx 0.1 (format 2)",
+    ),
+    "no format": ({"format": None, "versions": {}}, "titans_eqx 0.1 (format None)"),
+    "later": (
+        {"format": 4, "versions": {"titans_eqx": "0.9"}},
+        "titans_eqx 0.9 (format 4)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats_are_refused_by_the_version_that_wrote_them(name):
+    changes, message = OTHERS[name]
+    assert_refused(saved_config, saved(**changes), message=message)
+    assert_refused(check_resumable, CONFIG, TEXTS, saved(**changes), message=message)
+
+
+def test_unknown_keys_are_refused_by_the_version_that_wrote_them():
+    config = CONFIG.model_dump(mode="json") | {"new_section": {}}
+    message = f"Use titans_eqx {version('titans_eqx')}, which wrote it."
+    assert_refused(saved_config, saved(config=config), message=message)
