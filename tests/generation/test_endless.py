@@ -8,12 +8,12 @@ import pytest
 
 from tests.models.small import VOCAB, small_config, small_model
 
-N_TOKENS, PIECE = 100_000, 2_000
+N_TOKENS, BLOCK_LEN = 100_000, 2_000
 SIZES = {
     "memory": {"chunk_len": 16},
     "attention": {"segment_len": 32, "window": 16},
 }
-VARIANTS = ("mac", "mag", "mal", "lmm", "transformer")
+PATTERNS = ("mac", "mag", "mal", "lmm", "transformer")
 
 
 def streams(n):
@@ -26,9 +26,10 @@ def live_bytes():
     return sum(x.nbytes for x in jax.live_arrays())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_hundred_thousand_tokens_cost_no_more_each_than_the_first(variant):
-    model = small_model(small_config(variant=variant, **SIZES))
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_hundred_thousand_tokens_cost_no_more_each_than_the_first(pattern):
+    model = small_model(small_config(pattern=pattern, **SIZES))
     n_traces = 0
 
     @eqx.filter_jit
@@ -40,21 +41,21 @@ def test_a_hundred_thousand_tokens_cost_no_more_each_than_the_first(variant):
 
     state = jax.tree.map(lambda x: jnp.stack([x] * 3), model.init_state())
     held = []
-    for piece in np.split(streams(N_TOKENS), N_TOKENS // PIECE, axis=1):
-        last, is_finite, state = read(model, jnp.asarray(piece), state)
+    for block in np.split(streams(N_TOKENS), N_TOKENS // BLOCK_LEN, axis=1):
+        last, is_finite, state = read(model, jnp.asarray(block), state)
         assert is_finite
         held.append(live_bytes())
         del last, is_finite
-    # One program for every piece, so every piece costs the same.
+    # One program for every block, so every block costs the same.
     assert n_traces == 1
     assert len(set(held[1:])) == 1
     leaves = [x for x in jax.tree.leaves(state) if eqx.is_inexact_array(x)]
     assert all(np.all(np.isfinite(x)) for x in leaves)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_huge_embeddings_stay_finite(variant):
-    model = small_model(small_config(variant=variant, **SIZES))
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_huge_embeddings_stay_finite(pattern):
+    model = small_model(small_config(pattern=pattern, **SIZES))
     model = eqx.tree_at(lambda m: m.embedding, model, replace_fn=lambda e: 1e4 * e)
     logits, state = eqx.filter_jit(jax.vmap(lambda ids: model(ids)))(
         jnp.asarray(streams(4_000))

@@ -26,9 +26,9 @@ def double_precision():
         yield
 
 
-def build_small(variant, seed):
+def build_small(pattern, seed):
     config = ModelConfig(
-        variant=variant,
+        pattern=pattern,
         d_model=8,
         n_layers=1,
         vocab_size=VOCAB,

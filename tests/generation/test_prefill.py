@@ -51,9 +51,9 @@ def whole(model, tokens):
     return logits[-1], after
 
 
-@pytest.mark.parametrize("piece_len", [5, N_TOKENS])
-def test_result_does_not_depend_on_the_pieces(model, tokens, whole, piece_len):
-    last, state = run_prefill(model, tokens, piece_len=piece_len)
+@pytest.mark.parametrize("block_len", [5, N_TOKENS])
+def test_result_does_not_depend_on_the_blocks(model, tokens, whole, block_len):
+    last, state = run_prefill(model, tokens, block_len=block_len)
     after, _ = run_step(model, tokens[0], state)
     np.testing.assert_allclose(last, whole[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(after, whole[1], rtol=0, atol=1e-9)
@@ -63,7 +63,7 @@ def test_result_does_not_depend_on_the_pieces(model, tokens, whole, piece_len):
 @pytest.mark.parametrize("n_tokens", [1, 4, 10, N_TOKENS])
 def test_padding_is_never_seen(model, tokens, n_tokens):
     count = jnp.asarray(n_tokens, jnp.int32)
-    last, state = run_padded(model, tokens, count, piece_len=4)
+    last, state = run_padded(model, tokens, count, block_len=4)
     expected, expected_state = run_prefill(model, tokens[:n_tokens])
     np.testing.assert_allclose(last, expected, rtol=0, atol=1e-9)
     jax.tree.map(

@@ -1,4 +1,6 @@
 import contextlib
+import io
+import json
 import zipfile
 
 import equinox as eqx
@@ -8,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from tests.refusal import assert_refused
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
 from titans_eqx.generation import Sampling, Stream, load_session, save_session, session
 from titans_eqx.generation.session import SessionError, fingerprint
@@ -55,8 +58,8 @@ def test_a_loaded_session_writes_what_one_run_writes(tmp_path):
 
     def write(stream):
         stream.read(TOKENS[:5])
-        pieces = stream.write(20, key=jr.key(1), sampling=sampling)
-        return np.concatenate(list(pieces))
+        drawn = stream.write(20, key=jr.key(1), sampling=sampling)
+        return np.concatenate(list(drawn))
 
     whole = Stream(model)
     whole.read(TOKENS)
@@ -103,24 +106,65 @@ def test_damage_is_one_clear_error(read, saved, damage):
     assert "\n" not in str(error.value)
 
 
-def test_pickled_and_oversized_arrays_are_refused(read, saved, tmp_path):
-    for name, array in (
-        ("0", np.array([{"a": 1}], dtype=object)),
-        ("0", np.zeros(10_000_000, np.uint8)),
+def rewrite(saved, hostile, changes):
+    """A copy of a session in which members have other content."""
+    with (
+        zipfile.ZipFile(saved) as good,
+        zipfile.ZipFile(hostile, "w", zipfile.ZIP_DEFLATED) as bad,
     ):
-        hostile = tmp_path / "hostile"
-        with (
-            zipfile.ZipFile(saved) as good,
-            zipfile.ZipFile(hostile, "w", zipfile.ZIP_DEFLATED) as bad,
-        ):
-            for info in good.infolist():
-                with bad.open(info.filename, "w") as file:
-                    if info.filename == f"{name}.npy":
-                        np.lib.format.write_array(file, array, allow_pickle=True)
-                    else:
-                        file.write(good.read(info))
+        for info in good.infolist():
+            content = changes.get(info.filename, good.read(info))
+            bad.writestr(info.filename, content)
+
+
+def test_arrays_of_another_size_are_refused(read, saved, tmp_path):
+    hostile = tmp_path / "hostile"
+    for content in (bytes(10_000_000), b"", pickle_of_an_object()):
+        rewrite(saved, hostile, {"data": content})
         with pytest.raises(SessionError, match="damaged"):
             load_session(hostile, read[0])
+
+
+def pickle_of_an_object():
+    file = io.BytesIO()
+    array = np.array([{"a": 1}], dtype=object)
+    np.lib.format.write_array(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+HEADERS = {
+    "no JSON": b"{",
+    "no table": b"[]",
+    "incomplete": b"{}",
+    "too deep": b"[" * 100_000,
+    "too long": b" " * (16 * 2**20 + 1),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_of_another_kind_is_refused(read, saved, tmp_path, name):
+    rewrite(saved, tmp_path / "hostile", {"header.json": HEADERS[name]})
+    with pytest.raises(SessionError, match="damaged"):
+        load_session(tmp_path / "hostile", read[0])
+
+
+def test_a_session_of_another_version_is_refused_by_its_name(read, saved, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    with old.open("wb") as file:
+        np.savez(file, header=np.frombuffer(b'{"format": 2}', np.uint8))
+    with zipfile.ZipFile(saved) as archive:
+        header = json.loads(archive.read("header.json"))
+    header |= {"format": 9, "titans_eqx": "7.0"}
+    rewrite(saved, new, {"header.json": json.dumps(header)})
+    for path, version in ((old, "0.1"), (new, "7.0")):
+        message = f"{path} was written by titans_eqx {version}"
+        assert_refused(load_session, path, read[0], message=message)
+
+
+def test_fingerprints_are_equal_in_every_process(read):
+    statics = eqx.filter(read[0], eqx.is_array, inverse=True)
+    assert "0x" not in repr(jax.tree.structure(statics))
+    assert fingerprint(build()) == fingerprint(read[0])
 
 
 def test_a_missing_session_says_how_to_make_one(read, tmp_path):

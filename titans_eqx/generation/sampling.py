@@ -52,15 +52,7 @@ class Sampling:
     def __call__(
         self, logits: Float[Array, " vocab"], *, key: PRNGKeyArray
     ) -> Int[Array, ""]:
-        """Draw one token.
-
-        Args:
-            logits: Scores of all tokens.
-            key: Random key; unused at temperature 0.
-
-        Returns:
-            A token id, int32.
-        """
+        """Draw one token; the key is unused at temperature 0."""
         if self.temperature == 0:
             return jnp.argmax(logits).astype(jnp.int32)
         # Relative to the largest, so that a tiny temperature gives -inf, never NaN.

@@ -1,34 +1,31 @@
-"""Sessions: the state of a stream in a file, to be taken up another day.
+"""Sessions: the state of a stream in a file, to be resumed another day.
 
-A session file is a zip of plain NumPy arrays (never pickled): `header`, JSON text with
-the format, the model's fingerprint, the shape and type of each array and a SHA-256 of
-the data; and `0`, `1`, ... the arrays of the state. Sizes are checked against the model
-before any data are read, so neither a damaged nor a hostile file can do more than be
-refused.
+A session is a file of arrays (`checkpoint/array_file.py`) whose header names the
+session format and a fingerprint of the model that reads the stream.
 """
 
 import hashlib
-import io
 import json
-import zipfile
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from titans_eqx.checkpoint.array_file import (
+    ArrayFileError,
+    read_array_file,
+    read_header,
+    write_array_file,
+)
+from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 from titans_eqx.errors import UserError
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.checkpoint.durable import write_durably
-from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 
-FORMAT: Final = 2
-HEADER: Final = "header"
-MAX_HEADER_BYTES: Final = 16 * 2**20
-ARRAY_OVERHEAD: Final = 4096  # bytes that the NumPy format may add to an array's data
+FORMAT: Final = 3
 
 
 class SessionError(UserError):
@@ -36,13 +33,9 @@ class SessionError(UserError):
 
 
 def fingerprint(model: TitansLM) -> str:
-    """A hash that two models share only if they compute the same.
+    """SHA-256 of a model's structure, options and weights.
 
-    Args:
-        model: The model; its structure, options and weights all count.
-
-    Returns:
-        Hexadecimal SHA-256.
+    Two models share it only if they compute the same.
     """
     arrays, statics = eqx.partition(model, eqx.is_array)
     digest = hashlib.sha256(repr(jax.tree.structure(statics)).encode())
@@ -55,144 +48,54 @@ def fingerprint(model: TitansLM) -> str:
 def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
     """Write the state of a stream to a file; an older file is replaced at once or not.
 
-    Args:
-        path: The file.
-        model: The model that reads the stream.
-        state: Where the stream stands.
-
     Raises:
         SessionError: If the file cannot be written, or the state is not this model's.
     """
-    path = Path(path)
-    table = leaf_table(state)
-    difference = first_difference(table, leaf_table(_state_template(model)))
+    difference = first_difference(leaf_table(state), leaf_table(_state_template(model)))
     if difference is not None:
-        raise SessionError(f"the state does not belong to the model: {difference}")
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+        raise SessionError(f"the state does not belong to the model: {difference}.")
     header = {
         "format": FORMAT,
+        "titans_eqx": version("titans_eqx"),
         "model": fingerprint(model),
-        "leaves": table,
-        "sha256": _digest(leaves),
     }
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    buffer = io.BytesIO()
-    named = {str(i): _storable(leaf) for i, leaf in enumerate(leaves)}
-    np.savez(buffer, allow_pickle=False, **{HEADER: text}, **named)
     try:
-        write_durably(path, buffer.getvalue())
-    except OSError as error:
-        raise SessionError(
-            f"cannot write the session {path}: {error.strerror or error}."
-        ) from error
+        write_array_file(Path(path), state, header)
+    except ArrayFileError as error:
+        raise SessionError(f"the session is not saved: {error}") from error
 
 
 def load_session(path: str | Path, model: TitansLM) -> ModelState:
-    """Read the state of a stream from a file.
-
-    Args:
-        path: A file that `save_session` wrote.
-        model: The model that wrote it.
-
-    Returns:
-        The state; going on from it is going on with the saved stream.
+    """Read the state of a stream that `save_session` wrote with the same model.
 
     Raises:
         SessionError: If there is no such file, it is damaged or no session, or it was
-            saved with another model.
+            saved with another model or by a version with another format.
     """
     path = Path(path)
     template = _state_template(model)
     try:
-        with zipfile.ZipFile(path) as archive:
-            header = _read_header(archive)
-            _check_header(path, header, model, template)
-            leaves = [
-                _read_leaf(archive, str(i), leaf)
-                for i, leaf in enumerate(jax.tree.leaves(template))
-            ]
-        if _digest(leaves) != header["sha256"]:
+        header = read_header(path)
+        if header.get("format") != FORMAT:
             raise SessionError(
-                f"{path} is damaged: its data do not match their checksum."
+                f"{path} was written by titans_eqx {header.get('titans_eqx')} (session "
+                f"format {header.get('format')!r}); titans_eqx {version('titans_eqx')} "
+                f"reads format {FORMAT}. Use that version, or begin a new session."
             )
-    except SessionError:
-        raise
+        if header.get("model") != fingerprint(model):
+            raise SessionError(
+                f"the session {path} was saved with another model. Load the model that "
+                "wrote it."
+            )
+        return read_array_file(path, template)
     except FileNotFoundError as error:
         raise SessionError(
             f"there is no session {path}. Make one with save_session, or with "
-            "scripts/generate.py --session."
+            "titans-generate --session."
         ) from error
-    except OSError as error:
-        raise SessionError(
-            f"cannot read the session {path}: {error.strerror or error}."
-        ) from error
-    # Whatever else a damaged or hostile file makes its readers raise; also MemoryError,
-    # for an array that claims to be huge.
-    except Exception as error:
-        raise SessionError(f"{path} is damaged or no session: {error!r}") from error
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
-    return jax.tree.unflatten(jax.tree.structure(template), arrays)
+    except ArrayFileError as error:
+        raise SessionError(f"the session cannot be used: {error}") from error
 
 
 def _state_template(model: TitansLM) -> PyTree[jax.ShapeDtypeStruct]:
     return eqx.filter_eval_shape(lambda model: model.init_state(), model)
-
-
-def _digest(leaves: list[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for leaf in leaves:
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def _storable(leaf: np.ndarray) -> np.ndarray:
-    """Bytes: NumPy's format does not know every type of jax, such as bfloat16."""
-    return np.frombuffer(np.ascontiguousarray(leaf).tobytes(), np.uint8)
-
-
-def _read_header(archive: zipfile.ZipFile) -> dict[str, Any]:
-    content = _read_bytes(archive, HEADER, MAX_HEADER_BYTES)
-    header = json.loads(content)
-    if not isinstance(header, dict):
-        raise ValueError("its header is no table")
-    return header
-
-
-def _check_header(
-    path: Path, header: dict[str, Any], model: TitansLM, template: PyTree
-) -> None:
-    if header.get("format") != FORMAT:
-        raise SessionError(
-            f"{path} has session format {header.get('format')!r}, this version of "
-            f"titans_eqx reads format {FORMAT}."
-        )
-    difference = first_difference(header["leaves"], leaf_table(template))
-    if difference is not None or header.get("model") != fingerprint(model):
-        detail = f" ({difference})" if difference is not None else ""
-        raise SessionError(
-            f"the session {path} was saved with another model{detail}. Load the model "
-            "that wrote it."
-        )
-
-
-def _read_leaf(
-    archive: zipfile.ZipFile, name: str, leaf: jax.ShapeDtypeStruct
-) -> np.ndarray:
-    size = leaf.size * leaf.dtype.itemsize
-    content = _read_bytes(archive, name, size)
-    if len(content) != size:
-        raise ValueError(f"array {name} has {len(content)} bytes, expected {size}")
-    return np.frombuffer(content, leaf.dtype).reshape(leaf.shape)
-
-
-def _read_bytes(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """One array of bytes; at most `limit` of them are ever unpacked."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.file_size > limit + ARRAY_OVERHEAD:
-        raise ValueError(f"array {name} is too large ({info.file_size} bytes)")
-    with archive.open(info) as file:
-        content = io.BytesIO(file.read(limit + ARRAY_OVERHEAD))
-    array = np.load(content, allow_pickle=False)
-    if array.dtype != np.uint8 or array.ndim != 1:
-        raise ValueError(f"array {name} is not a row of bytes")
-    return array.tobytes()

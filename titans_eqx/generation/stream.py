@@ -1,7 +1,7 @@
 """A stream in progress: read some text, write some, read on.
 
-The convenience for programs that talk to a model piece by piece, such as
-`scripts/generate.py`. Texts of every length share a few compiled functions.
+For programs that talk to a model block by block, such as `titans-generate`. Texts of
+every length share a few compiled functions.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from titans_eqx.generation.generate import extend
-from titans_eqx.generation.prefill import PIECE_LEN, prefill_padded
+from titans_eqx.generation.prefill import BLOCK_LEN, prefill_padded
 from titans_eqx.generation.sampling import Sampling
 from titans_eqx.models import ModelState, TitansLM
 
@@ -23,15 +23,10 @@ WRITE_LEN: Final = 16  # tokens drawn at once, and so shown at once
 
 
 class Stream:
-    """A model, and where it stands in its stream. Mutable, unlike the model."""
+    """A model and the state of its stream. Mutable, unlike the model."""
 
     def __init__(self, model: TitansLM, state: ModelState | None = None) -> None:
-        """Start a stream, or go on with one.
-
-        Args:
-            model: The model.
-            state: Where the stream stands; None for a fresh one.
-        """
+        """Start a fresh stream, or go on from a state."""
         self.model = model
         self.state = model.init_state() if state is None else state
         self._logits: Float[Array, " vocab"] | None = None
@@ -45,21 +40,22 @@ class Stream:
             tokens: Token ids; none is fine.
             on_progress: Called with the number of tokens read since the last call.
         """
-        for first in range(0, len(tokens), PIECE_LEN):
-            piece = tokens[first : first + PIECE_LEN]
-            if len(piece) == PIECE_LEN:
-                piece = jnp.asarray(piece, jnp.int32)
-                self._logits, self.state = _read_piece(self.model, piece, self.state)
+        for first in range(0, len(tokens), BLOCK_LEN):
+            block = tokens[first : first + BLOCK_LEN]
+            if len(block) == BLOCK_LEN:
+                self._logits, self.state = _read_block(
+                    self.model, jnp.asarray(block, jnp.int32), self.state
+                )
             else:
-                padded = np.zeros(PIECE_LEN, np.int32)
-                padded[: len(piece)] = piece
-                count = jnp.asarray(len(piece), jnp.int32)
+                padded = np.zeros(BLOCK_LEN, np.int32)
+                padded[: len(block)] = block
+                count = jnp.asarray(len(block), jnp.int32)
                 self._logits, self.state = _read_padded(
                     self.model, jnp.asarray(padded), count, self.state
                 )
             if on_progress is not None:
                 jax.block_until_ready(self._logits)
-                on_progress(len(piece))
+                on_progress(len(block))
 
     def write(
         self, n_tokens: int, *, key: PRNGKeyArray, sampling: Sampling
@@ -68,7 +64,7 @@ class Stream:
 
         Args:
             n_tokens: How many tokens, unless a stop token comes first.
-            key: Random key; the same key and stream draw the same tokens.
+            key: The same key and stream draw the same tokens.
             sampling: How tokens are drawn.
 
         Yields:
@@ -98,7 +94,7 @@ class Stream:
 
 
 @eqx.filter_jit
-def _read_piece(
+def _read_block(
     model: TitansLM, tokens: Int[Array, " seq"], state: ModelState
 ) -> tuple[Float[Array, " vocab"], ModelState]:
     logits, state = model(tokens, state)
