@@ -1,4 +1,4 @@
-"""A small trained model for the scripts that read one."""
+"""A small trained model for the commands that read one."""
 
 import contextlib
 import io
@@ -11,7 +11,8 @@ CONFIG = """
 [model]
 d_model = 8
 n_layers = 2
-memory = { n_heads = 2, chunk_len = 4, expansion = 1, layers = [1] }
+pattern = ["transformer", "mac"]
+memory = { n_heads = 2, chunk_len = 4, expansion = 1 }
 attention = { n_heads = 2, segment_len = 8, window = 8, n_persistent = 1 }
 
 [data]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 COMPILE = """
-from titans_eqx.training import keep_compiled_programs
+from titans_eqx.commands.compilation_cache import keep_compiled_programs
 keep_compiled_programs()
 import jax
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -1,14 +1,16 @@
 import pytest
 from click.testing import CliRunner
 
-from scripts.generate import main
+from tests.refusal import assert_refused
+from titans_eqx.commands.conversation import Conversation
+from titans_eqx.commands.generate import main
 
 LEN = ["--tokens", "20"]
 
 
 @pytest.fixture
 def generate(run_folder, tmp_path, monkeypatch):
-    """A function that runs the script in a folder of its own."""
+    """A function that runs the command in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, text=None):
@@ -73,27 +75,22 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_options_are_one_line(generate, name):
+def test_wrong_options_are_one_line(run_folder, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     arguments, message = WRONG[name]
-    result = generate(*arguments)
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
+    assert_refused(main, "--run", run_folder, *arguments, message=message)
 
 
 def test_what_was_read_is_saved_before_anything_else_can_fail(
     generate, tmp_path, monkeypatch
 ):
-    from scripts import generate as script
-
     (tmp_path / "book.txt").write_text("line 7 of the text\n" * 3)
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "_write", interrupt)
+        patch.setattr(Conversation, "write", interrupt)
         cut = generate("--read", "book.txt", "--prompt", "x", "--session", "s")
         assert cut.exit_code != 0
         talk = generate("--interactive", "--session", "t", text="one\n")

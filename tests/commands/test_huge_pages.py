@@ -1,9 +1,12 @@
 import os
+import re
 import sys
+import types
 
+import click
 import pytest
 
-from titans_eqx.training import huge_pages
+from titans_eqx.commands import huge_pages, sweep, train
 from titans_eqx.commands.huge_pages import use_huge_pages, with_huge_pages
 
 TUNABLES = "GLIBC_TUNABLES"
@@ -20,14 +23,22 @@ def choice(tmp_path, monkeypatch):
     return path
 
 
+def program(file="train.py", **names):
+    """A main module that defines some names."""
+    module = types.ModuleType("__main__")
+    module.__file__ = file
+    vars(module).update(names)
+    return module
+
+
 @pytest.fixture
 def started(monkeypatch):
-    """What was started in place of this program, which looks like a script."""
+    """What was started in place of this program, which looks like a launcher."""
     calls = []
     monkeypatch.setattr(os, "execve", lambda *call, env: calls.append((*call, env)))
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "train.py", "--config"])
     monkeypatch.setattr(sys, "gettrace", lambda: None)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)
+    monkeypatch.setitem(sys.modules, "__main__", program(main=train.main))
     monkeypatch.setattr(huge_pages.multiprocessing, "parent_process", lambda: None)
     monkeypatch.delenv("TITANS_EQX_HUGE_PAGES")
     monkeypatch.delenv(TUNABLES, raising=False)
@@ -67,24 +78,43 @@ def test_other_libraries_are_left_alone(monkeypatch, library):
 
 
 def test_the_same_command_is_started_once(monkeypatch, started):
-    use_huge_pages("train.py")
+    use_huge_pages()
     ((program, arguments, environment),) = started
     assert program == arguments[0] == sys.executable
     assert arguments[1:] == ["-u", "train.py", "--config"]
     assert environment[TUNABLES] == OURS
     monkeypatch.setattr(os, "environ", environment)
-    use_huge_pages("train.py")
+    use_huge_pages()
     assert len(started) == 1
 
 
+def test_console_scripts_are_launchers_too(monkeypatch, started):
+    script = program("bin/titans-sweep", re=re, sys=sys, main=sweep.main)
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    use_huge_pages()
+    assert len(started) == 1
+
+
+OTHERS = [
+    program(),
+    program(main=lambda: None),
+    program(main=click.Command("train", callback=lambda: None)),
+    program(main=train.main, results=[]),
+    program(file=None, main=train.main),
+]
+
+
 def test_only_a_program_of_its_own_is_started_again(monkeypatch, started):
-    use_huge_pages("imported.py")
+    for main_module in OTHERS:
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "__main__", main_module)
+            use_huge_pages()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "gettrace", lambda: print)
-        use_huge_pages("train.py")
+        use_huge_pages()
     with monkeypatch.context() as patch:
         patch.setattr(huge_pages.multiprocessing, "parent_process", lambda: 1)
-        use_huge_pages("train.py")
+        use_huge_pages()
     assert not started
 
 
@@ -93,4 +123,4 @@ def test_what_cannot_be_started_goes_on(monkeypatch, started):
         raise PermissionError
 
     monkeypatch.setattr(os, "execve", refuse)
-    use_huge_pages("train.py")
+    use_huge_pages()

@@ -4,10 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import equinox as eqx
+import jax.random as jr
 import pytest
-from click.testing import CliRunner
 
+from tests.refusal import assert_refused
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.metadata import metadata
 from titans_eqx.commands.inspect import main
+from titans_eqx.config import AttentionConfig, ModelConfig, RunConfig
+from titans_eqx.models import build_model
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TEXT = "line 7 of the text\nline 8 of the text\n"
@@ -20,11 +26,11 @@ def text(tmp_path, monkeypatch):
     return "text.txt"
 
 
-def test_figures_of_every_token_and_a_picture_are_written(run_folder, text, tmp_path):
+def test_numbers_of_every_token_and_a_picture_are_written(run_folder, text, tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ["--run", str(run_folder), "--text", text, "--out", "out"]
     process = subprocess.run(
-        [sys.executable, str(SCRIPTS / "inspect.py"), *arguments],
+        [sys.executable, str(SCRIPTS / "inspect_memory.py"), *arguments],
         env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
         capture_output=True,
         text=True,
@@ -43,31 +49,32 @@ def test_figures_of_every_token_and_a_picture_are_written(run_folder, text, tmp_
         assert len(layer["alpha"][0]) == len(layer["theta"][0]) == 2
     assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
-    again = CliRunner().invoke(main, arguments)
-    assert again.exit_code == 2
-    assert again.stderr == "error: out exists; name a new folder with --out.\n"
+    message = "error: out exists; name a new folder with --out."
+    assert assert_refused(main, *arguments, message=message) == message
 
 
-def test_scripts_beside_it_still_find_the_standard_librarys_inspect():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import inspect as i; "
-    code += "print(i.__file__, i.isfunction(i.signature))"
-    command = [sys.executable, "-S", "-c", code, str(SCRIPTS)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    file, works = output.split()
-    assert Path(file).parent != SCRIPTS
-    assert works == "True"
+@pytest.fixture
+def without_memory(tmp_path_factory):
+    """A run whose model has no memory."""
+    attention = AttentionConfig(n_heads=2, window=8)
+    config = ModelConfig(
+        pattern="transformer", d_model=8, n_layers=1, attention=attention
+    )
+    model = eqx.filter_jit(build_model)(config, key=jr.key(0))
+    folder = tmp_path_factory.mktemp("transformer")
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        items = {"model": eqx.filter(model, eqx.is_array)}
+        checkpoints.save(1, items, metadata(RunConfig(model=config), {}))
+    return folder
 
 
-def test_wrong_options_are_one_line(run_folder, text, tmp_path):
+def test_wrong_options_are_one_line(run_folder, without_memory, text, tmp_path):
     (tmp_path / "empty.txt").touch()
     for options, message in (
         (["--run", "none", "--text", text], "none is no run folder"),
         (["--run", str(run_folder), "--text", "none.txt"], "cannot read none.txt"),
         (["--run", str(run_folder), "--text", "empty.txt"], "empty.txt is empty"),
+        (["--run", str(without_memory), "--text", text], "has no memory to look"),
     ):
-        result = CliRunner().invoke(main, options)
-        assert result.exit_code == 2
-        (line,) = result.stderr.splitlines()
-        assert line.startswith("error: ")
-        assert message in line
+        assert_refused(main, *options, message=message)
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "empty.txt"}

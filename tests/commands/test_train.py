@@ -4,17 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from click.testing import CliRunner
 
-from scripts.train import main
+from tests.refusal import assert_refused
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.commands.train import main
 from titans_eqx.config import load_config
-from titans_eqx.training import setup
+from titans_eqx.training import context
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 [model]
-variant = "transformer"
+pattern = "transformer"
 d_model = 8
 n_layers = 1
 
@@ -61,7 +65,7 @@ def no_model(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("a model was built")
 
-    monkeypatch.setattr(setup, "build_model", refuse)
+    monkeypatch.setattr(context, "build_model", refuse)
 
 
 def run(*arguments):
@@ -70,15 +74,6 @@ def run(*arguments):
 
 def names(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-
-
-def assert_refused(result, message):
-    assert result.exit_code == 2
-    assert isinstance(result.exception, SystemExit)
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
-    assert result.stdout == ""
 
 
 WRONG_CONFIGS = {
@@ -90,11 +85,11 @@ WRONG_CONFIGS = {
     "out of bounds": (["train.steps=0"], "train.steps must be >= 1, got 0"),
     "no value": (["train.steps"], "write it as key=value"),
     "heads": (
-        ["model.variant=lmm", "model.memory.n_heads=3"],
+        ["model.pattern=lmm", "model.memory.n_heads=3"],
         "model.d_model must be a multiple of model.memory.n_heads, got 8 and 3",
     ),
     "segments": (
-        ["model.variant=mac", "model.attention.segment_len=6"],
+        ["model.pattern=mac", "model.attention.segment_len=6"],
         "model.attention.segment_len must be a multiple of model.memory.chunk_len",
     ),
     "devices": (
@@ -109,21 +104,21 @@ WRONG_CONFIGS = {
 def test_wrong_config_is_one_line(folder, name):
     overrides, message = WRONG_CONFIGS[name]
     options = [part for text in overrides for part in ("--set", text)]
-    assert_refused(run(*options), message)
+    assert_refused(main, "--config", "small.toml", *options, message=message)
     assert names(folder) == {"small.toml", "text.txt"}
 
 
 @pytest.mark.usefixtures("folder", "no_model")
 def test_missing_config_is_one_line():
-    result = CliRunner().invoke(main, ["--config", "smal.toml"])
-    assert_refused(result, "smal.toml: no such file; did you mean small.toml?")
+    message = "smal.toml: no such file; did you mean small.toml?"
+    assert_refused(main, "--config", "smal.toml", message=message)
 
 
 WRONG_TEXTS = {
     "missing": ("data.path=none.txt", "no such file or folder: none.txt"),
     "empty": ("data.path=empty.txt", "no text in empty.txt: the file is empty"),
     "no match": ("data.path=*.rst", "no file matches the glob *.rst"),
-    "too short": ("data.path=short.txt", "one row needs 17 (data.seq_len + 1)"),
+    "too short": ("data.path=short.txt", "needs 17 (data.seq_len + 1)"),
     "too few rows": ("train.batch_size=400", "fewer than one batch of 400"),
     "held out missing": ("data.eval_path=none.txt", "no such file or folder"),
     "tokenizer": ("data.tokenizer=none.json", "no tokenizer file at none.json"),
@@ -137,14 +132,17 @@ def test_wrong_text_is_one_line_before_anything_is_compiled(folder, name):
     (folder / "short.txt").write_text("too short")
     override, message = WRONG_TEXTS[name]
     before = names(folder)
-    assert_refused(run("--set", override), message)
+    options = ["--config", "small.toml", "--set", override]
+    assert_refused(main, *options, message=message)
     assert names(folder) == before
 
 
 @pytest.mark.usefixtures("folder", "no_model")
 def test_too_many_devices_are_one_line():
-    result = run("--set", "train.batch_size=64", "--set", "mesh.data=64")
-    assert_refused(result, "mesh.data asks for 64 devices, but there are")
+    options = ["--config", "small.toml", "--set", "train.batch_size=64"]
+    options += ["--set", "mesh.data=64"]
+    message = "mesh.data asks for 64 devices, but there are"
+    assert_refused(main, *options, message=message)
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.toml")))
@@ -159,7 +157,7 @@ def test_printed_config_is_the_same_config(folder, config):
 
 
 def test_dry_run_says_what_a_run_is_and_leaves_no_files(folder):
-    overrides = ["model.variant=mac", "train.steps=1000"]
+    overrides = ["model.pattern=mac", "train.steps=1000"]
     options = [part for text in overrides for part in ("--set", text)]
     result = run(*options, "--dry-run")
     assert result.exit_code == 0, result.output
@@ -200,6 +198,14 @@ def test_dry_run_counts_the_tokens_of_lengths_that_take_turns():
     assert "16 to 32 tokens (2 sequences of 8 to 16)" in result.stdout
     tokens = 2 * (16 + 8 + 16 + 16 + 8 + 16 + 16)
     assert f"7 steps, {tokens} tokens" in result.stdout
+
+
+def test_a_run_of_another_version_is_refused(folder):
+    with Checkpoints(folder / "runs" / "small" / "checkpoints") as checkpoints:
+        checkpoints.save(1, {"arrays": {"step": jnp.int32(1)}}, {"format": 2})
+    message = "the checkpoint was written by titans_eqx 0.1 (format 2)"
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and reals
+        assert_refused(main, "--config", "small.toml", message=message)
 
 
 def test_results_are_in_a_folder_named_after_the_config(folder):

@@ -1,1 +1,1 @@
-"""The commands behind `scripts/` and the console scripts: parse, call one function."""
+"""The commands of `scripts/` and the console scripts: parse, call one function."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 VARIABLE: Final = "TITANS_EQX_HUGE_PAGES"
@@ -24,19 +25,16 @@ FIRST_GLIBC: Final = (2, 35)
 CHOICE: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def use_huge_pages(script: str) -> None:
-    """Start a script again with huge pages, where that is needed and possible.
+def use_huge_pages() -> None:
+    """Start a command again with huge pages, where that is needed and possible.
 
     To be called before anything was done: the process keeps its number, arguments and
-    streams, and nothing else. A program that only imports the script, a debugger and a
+    streams, and nothing else. A program that only imports a command, a debugger and a
     child of `multiprocessing` go on as they are.
-
-    Args:
-        script: Path of the script that asks (`__file__`).
     """
-    is_ours = getattr(sys.modules["__main__"], "__file__", None) == script
     is_watched = sys.gettrace() is not None
-    if not is_ours or is_watched or multiprocessing.parent_process() is not None:
+    is_child = multiprocessing.parent_process() is not None
+    if not _is_launcher(sys.modules["__main__"]) or is_watched or is_child:
         return
     environment = with_huge_pages(os.environ)
     if environment != dict(os.environ):
@@ -51,12 +49,8 @@ def use_huge_pages(script: str) -> None:
 def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment whose programs get huge pages.
 
-    Args:
-        environment: Variables.
-
-    Returns:
-        The variables, unchanged where programs have no choice (other systems than
-        Linux, other C libraries than glibc, old ones) or the user has made it.
+    It is unchanged where programs have no choice (other systems than Linux, other C
+    libraries than glibc, old ones) or the user has made it.
     """
     tunables = environment.get(TUNABLES, "")
     is_made = TUNABLE in tunables or environment.get(VARIABLE) == "0"
@@ -64,6 +58,21 @@ def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
         return dict(environment)
     setting = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
     return {**environment, TUNABLES: setting}
+
+
+def _is_launcher(program: ModuleType) -> bool:
+    """Whether a program is a file that does nothing but run one of our commands.
+
+    Such as those in `scripts/` and those that pip makes of `[project.scripts]`: all
+    that they define is the command, all that they import besides is listed here.
+    """
+    names = {name for name in vars(program) if not name.startswith("__")}
+    callback = getattr(getattr(program, "main", None), "callback", None)
+    return (
+        getattr(program, "__file__", None) is not None
+        and names <= {"main", "re", "sys"}
+        and getattr(callback, "__module__", "").startswith("titans_eqx.commands.")
+    )
 
 
 def _is_a_choice() -> bool:

@@ -1,0 +1,96 @@
+"""A stream on the terminal: texts are read into it, and what it writes is shown."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import click
+import jax.random as jr
+import numpy as np
+from rich.progress import Progress
+
+from titans_eqx.checkpoint.load_model import LoadedModel
+from titans_eqx.commands.read_text import to_tokens
+from titans_eqx.generation import Sampling, Stream, load_session, save_session
+
+
+class Conversation:
+    """A stream of a trained model, with the file that keeps it."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sampling: Sampling,
+        *,
+        n_tokens: int,
+        session: Path | None,
+    ) -> None:
+        """Resume the session if its file exists, else start a fresh stream.
+
+        Args:
+            loaded: A model that reads text.
+            sampling: How tokens are drawn.
+            n_tokens: How many tokens the model writes in its turn.
+            session: File for the state of the stream; None keeps none.
+
+        Raises:
+            SessionError: If the session cannot be used.
+        """
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._sampling = sampling
+        self._n_tokens = n_tokens
+        self._session = session
+        state = None
+        if session is not None and session.exists():
+            state = load_session(session, self._model)
+        self._stream = Stream(self._model, state)
+
+    def read(self, text: bytes, *, with_progress: bool = False) -> None:
+        """Read a text into the stream."""
+        ids = to_tokens(self._tokenizer, text)
+        if not with_progress:
+            self._stream.read(ids)
+            return
+        with Progress(transient=True) as progress:
+            task = progress.add_task("reading", total=len(ids))
+            self._stream.read(ids, lambda count: progress.advance(task, count))
+
+    def write(self, seed: int) -> None:
+        """Show text as it is drawn, also where a character spans several tokens."""
+        shown, ids = "", np.zeros(0, np.int32)
+        drawn = self._stream.write(
+            self._n_tokens, key=jr.key(seed), sampling=self._sampling
+        )
+        for tokens in drawn:
+            ids = np.concatenate([ids, tokens])
+            # An unfinished character decodes to U+FFFD until its last token is there.
+            text = self._tokenizer.decode(ids).rstrip("\ufffd")
+            click.echo(text[len(shown) :], nl=False)
+            shown = text
+        click.echo()
+
+    def converse(self, seed: int) -> None:
+        """Answer each line of the input; its end or Ctrl-C ends the conversation."""
+        is_terminal = sys.stdin.isatty()
+        for turn in itertools.count():
+            if is_terminal:
+                click.echo("> ", nl=False)
+            try:
+                line = sys.stdin.buffer.readline()
+                if not line:
+                    return
+                self.read(line)
+                self.write(seed + turn)
+            except KeyboardInterrupt:
+                click.echo()
+                return
+            self.save()
+
+    def save(self) -> None:
+        """Write the state of the stream to the session's file.
+
+        Raises:
+            SessionError: If it cannot be written.
+        """
+        if self._session is not None:
+            save_session(self._session, self._model, self._stream.state)

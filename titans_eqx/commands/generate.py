@@ -1,0 +1,91 @@
+"""Let a trained model continue a text: `titans-generate --run runs/mac`."""
+
+import os
+from pathlib import Path
+
+import click
+
+from titans_eqx.checkpoint.load_model import load_model
+from titans_eqx.commands.command import command, warn_of_damage
+from titans_eqx.commands.conversation import Conversation
+from titans_eqx.commands.read_text import read_text
+from titans_eqx.data import Tokenizer
+from titans_eqx.errors import UserError
+from titans_eqx.generation import Sampling
+
+
+@command()
+@click.option("--run", "run_dir", required=True, type=Path, help="Folder of the run.")
+@click.option("--prompt", help="Text to continue. [default: standard input]")
+@click.option("--prompt-file", type=Path, help="File with the text to continue.")
+@click.option("--read", "read_file", type=Path, help="Text to read first, of any size.")
+@click.option("--session", type=Path, help="File that keeps the state of the stream.")
+@click.option("--interactive", is_flag=True, help="Converse, line by line.")
+@click.option("--tokens", default=200, show_default=True, type=click.IntRange(min=0))
+@click.option("--temperature", default=0.8, show_default=True, help="0 = likeliest.")
+@click.option("--top-k", default=0, show_default=True, help="0 = all.")
+@click.option("--top-p", default=1.0, show_default=True)
+@click.option("--min-p", default=0.0, show_default=True)
+@click.option("--stop", multiple=True, help="Token after which to end. Repeatable.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+def main(
+    run_dir: Path,
+    prompt: str | None,
+    prompt_file: Path | None,
+    read_file: Path | None,
+    session: Path | None,
+    interactive: bool,
+    tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    stop: tuple[str, ...],
+    seed: int,
+) -> None:
+    """Read a prompt and continue it; --session remembers it for the next time."""
+    if interactive and (prompt is not None or prompt_file is not None):
+        raise UserError("--interactive reads its prompts itself; leave out --prompt.")
+    if prompt is not None and prompt_file is not None:
+        raise UserError("--prompt and --prompt-file exclude each other; give one.")
+    if prompt == "":
+        raise UserError("the prompt is empty; give at least one character.")
+    if session is not None and not session.absolute().parent.is_dir():
+        raise UserError(f"--session {session}: there is no folder for it.")
+    # All input is there before the first token is read.
+    book = None if read_file is None else read_text(read_file)
+    text = None
+    if prompt is not None:
+        text = os.fsencode(prompt)
+    elif prompt_file is not None or not (interactive or read_file):
+        text = read_text(prompt_file)
+
+    loaded = load_model(run_dir, require_text=True)
+    warn_of_damage(loaded)
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop_tokens=tuple(_single_token(loaded.tokenizer, text) for text in stop),
+    )
+    conversation = Conversation(loaded, sampling, n_tokens=tokens, session=session)
+    if book is not None:
+        conversation.read(book, with_progress=True)
+        conversation.save()
+    if text is not None:
+        conversation.read(text)
+        conversation.write(seed)
+    if interactive:
+        conversation.converse(seed)
+    conversation.save()
+
+
+def _single_token(tokenizer: Tokenizer, text: str) -> int:
+    ids = tokenizer.encode(os.fsencode(text))
+    if len(ids) != 1:
+        raise UserError(
+            f"--stop must be a single token of the model's tokenizer; {text!r} has "
+            f"{len(ids)}."
+        )
+    return int(ids[0])

@@ -1,0 +1,37 @@
+"""Texts that a user gives to a command."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from titans_eqx.data import Tokenizer
+from titans_eqx.errors import UserError
+
+
+def read_text(path: Path | None) -> bytes:
+    """The text of a file, or of standard input for None.
+
+    Raises:
+        UserError: If it cannot be read, or is empty.
+    """
+    name = "the standard input" if path is None else str(path)
+    try:
+        text = sys.stdin.buffer.read() if path is None else path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror or error}.") from error
+    if not text:
+        raise UserError(f"{name} is empty; give a text of at least one character.")
+    return text
+
+
+def to_tokens(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
+    """The ids of a text.
+
+    Raises:
+        UserError: If it has none.
+    """
+    ids = tokenizer.encode(text)
+    if len(ids) == 0:
+        raise UserError(f"the tokenizer makes no token of the text {text[:40]!r}.")
+    return ids

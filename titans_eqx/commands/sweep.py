@@ -1,0 +1,62 @@
+"""Train and measure a suite of runs: `titans-sweep --suite recall --out runs/sweep`."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from titans_eqx.commands.command import command
+from titans_eqx.commands.huge_pages import use_huge_pages
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation.sweep import suite, sweep
+
+CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else not there
+
+
+@command(all_cpu_cores=True)
+@click.option(
+    "--suite",
+    "suite_name",
+    required=True,
+    type=click.Choice(["recall", "needle", "ablation"]),
+    help="Which runs.",
+)
+@click.option("--out", required=True, type=Path, help="Folder of the sweep.")
+@click.option("--only", multiple=True, help="Name of a run; repeatable. [default: all]")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set one key in all runs; may be repeated.",
+)
+@click.option(
+    "--configs",
+    type=Path,
+    default=CONFIGS,
+    help="Folder of the configs. [default: that of the checkout]",
+)
+@click.option("--no-picture", is_flag=True, help="Write numbers only.")
+def main(
+    suite_name: str,
+    out: Path,
+    only: tuple[str, ...],
+    overrides: tuple[str, ...],
+    configs: Path,
+    no_picture: bool,
+) -> None:
+    """Train and measure a suite; the same command again continues where it stopped."""
+    if not configs.is_dir():
+        raise UserError(
+            f"there is no folder {configs}; name the folder configs of a checkout of "
+            "titans_eqx with --configs."
+        )
+    cases = suite(suite_name, configs, overrides)
+    names = [case.name for case in cases]
+    for name in only:
+        if name not in names:
+            raise UserError(
+                f"--only {name!r} is no run of the suite, which has {', '.join(names)}."
+            )
+    use_huge_pages()
+    sweep(cases, out, only=only, with_picture=not no_picture)

@@ -1,0 +1,56 @@
+"""Train a model: `titans-train --config configs/mac.toml`."""
+
+from pathlib import Path
+
+import click
+
+from titans_eqx.commands.command import command
+from titans_eqx.commands.huge_pages import use_huge_pages
+from titans_eqx.config import load_config, to_toml
+from titans_eqx.training import TrainContext, run_summary, train
+
+
+@command(all_cpu_cores=True)
+@click.option(
+    "--config", "config_path", required=True, type=Path, help="TOML file of the run."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set one key, as in --set model.d_model=256; may be repeated.",
+)
+@click.option(
+    "--run-dir", type=Path, help="Folder of the run. [default: runs/<config>]"
+)
+@click.option("--fresh", is_flag=True, help="Move earlier results aside, start over.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
+@click.option("--dry-run", is_flag=True, help="Print sizes and devices, and stop.")
+@click.option("--print-config", is_flag=True, help="Print all keys as TOML, and stop.")
+def main(
+    config_path: Path,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    fresh: bool,
+    tensorboard: bool,
+    dry_run: bool,
+    print_config: bool,
+) -> None:
+    """Train a model; the same command again continues a run that was stopped."""
+    config = load_config(config_path, overrides)
+    if print_config:
+        click.echo(to_toml(config), nl=False)
+    elif dry_run:
+        click.echo("\n".join(run_summary(TrainContext.build(config, abstract=True))))
+    else:
+        use_huge_pages()
+        run_dir = run_dir or _default_run_dir(config_path)
+        train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
+
+
+def _default_run_dir(config_path: Path) -> Path:
+    """`runs/recall/mac` for `configs/recall/mac.toml`, `runs/x` for `any/x.toml`."""
+    folders = config_path.resolve().parent.parts
+    inside = folders[folders.index("configs") + 1 :] if "configs" in folders else ()
+    return Path("runs", *inside, config_path.stem)
