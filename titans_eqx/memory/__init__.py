@@ -1,6 +1,7 @@
 """The memory: networks, losses and rules (the seams), and the layer built on them."""
 
 from titans_eqx.memory.check import check_rule as check_rule
+from titans_eqx.memory.decay import chunk_decay as chunk_decay
 from titans_eqx.memory.delta import DeltaRule as DeltaRule
 from titans_eqx.memory.inputs import GateSpec as GateSpec
 from titans_eqx.memory.inputs import MemoryInputs as MemoryInputs

@@ -1,5 +1,8 @@
 """The check that every rule must pass: its two forms mean the same."""
 
+from collections.abc import Callable
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.rule import AbstractRule
 from titans_eqx.memory.scan import scan_aligned, scan_chunks, scan_tokens
 from titans_eqx.nn.padding import Padding
 
@@ -24,9 +27,10 @@ def check_rule(
 ) -> None:
     """Compare the forms of a rule on random tokens; for tests of rules.
 
-    Checked are, over two chunks and a half: `chunk` against `step`, in reads, state and
-    gradients; any split of the stream against the whole; causality, by gradients that
-    are exactly zero; and padding, which must change nothing whatever it holds.
+    Checked are, over some chunks: `chunk` against `step`, in reads, state and
+    gradients; the stream in parts that end anywhere in a chunk against the whole;
+    causality, by gradients that are exactly zero; and padding, which must change
+    nothing.
 
     Args:
         rule: The rule.
@@ -42,86 +46,78 @@ def check_rule(
     net = MemoryNet(d, depth=1, norm=False) if net is None else net
     if tolerance is None:
         tolerance = 1e-10 if jnp.zeros(()).dtype == jnp.float64 else 1e-4
-    n_tokens = 2 * rule.chunk_len + (rule.chunk_len + 1) // 2
+    part_len = max(1, rule.chunk_len - 1)
+    n_tokens = 3 * part_len
     token_key, weight_key = jr.split(jr.key(0) if key is None else key)
     inputs = _random_inputs(rule, net, n_tokens, d, token_key)
     initial = net.init(weight_key)
     state = rule.init_state(initial)
-
-    @eqx.filter_jit
-    def by_tokens(inputs: MemoryInputs, state: AbstractRuleState) -> PyTree[Array]:
-        return scan_tokens(rule, net, inputs, state, initial=initial)
-
-    @eqx.filter_jit
-    def by_chunks(inputs: MemoryInputs, state: AbstractRuleState) -> PyTree[Array]:
-        return scan_chunks(rule, net, inputs, state, initial=initial)
+    by_tokens, by_chunks, aligned = (
+        eqx.filter_jit(partial(form, rule, net, initial=initial))
+        for form in (scan_tokens, scan_chunks, scan_aligned)
+    )
 
     expected = by_tokens(inputs, state)
     _compare("chunk and step", by_chunks(inputs, state), expected, tolerance)
+    whole = aligned(inputs, state, Padding.none(n_tokens))
+    _compare("whole chunks and step", whole, expected, tolerance)
 
-    aligned = eqx.filter_jit(scan_aligned)(
-        rule, net, inputs, state, Padding.none(n_tokens), initial=initial
-    )
-    _compare("whole chunks and step", aligned, expected, tolerance)
+    parts, later = [], state
+    for first in range(0, n_tokens, part_len):
+        part = jax.tree.map(lambda x, n=first: x[n : n + part_len], inputs)
+        reads, later = by_chunks(part, later)
+        parts.append(reads)
+    in_parts = jnp.concatenate(parts), later
+    _compare(f"parts of {part_len} tokens and step", in_parts, expected, tolerance)
 
-    for cut in {1, rule.chunk_len - 1, rule.chunk_len, rule.chunk_len + 1} - {0}:
-        first, middle = by_chunks(_rows(inputs, slice(0, cut)), state)
-        second, last = by_chunks(_rows(inputs, slice(cut, None)), middle)
-        parts = jnp.concatenate([first, second]), last
-        _compare(f"the stream cut at token {cut} and whole", parts, expected, tolerance)
-
-    def total(form, inputs: MemoryInputs, weights: MemoryWeights) -> Array:
-        outputs = form(rule, net, inputs, rule.init_state(weights), initial=weights)
-        leaves = jax.tree.leaves(eqx.filter(outputs, eqx.is_inexact_array))
-        return sum((jnp.sum(jnp.square(x)) for x in leaves), jnp.zeros(()))
-
-    gradient = eqx.filter_jit(jax.grad(total, argnums=(1, 2)), donate="none")
-    slow, fast = (gradient(f, inputs, initial) for f in (scan_tokens, scan_chunks))
-    # Gradients are sums over all tokens, so they are larger than what is compared else.
-    _compare("gradients of chunk and step", fast, slow, 10 * n_tokens * tolerance)
-    _check_causality(rule, net, inputs, initial)
-    _check_padding(rule, net, inputs, initial)
+    padding = Padding.trailing(n_tokens - 1, n_tokens)
+    other = jax.tree.map(lambda x: x.at[-1].multiply(3.0), inputs)
+    _, beside_one = aligned(inputs, state, padding)
+    _, beside_other = aligned(other, state, padding)
+    _compare("states beside two paddings", beside_other, beside_one, 0.0)
+    _check_gradients(rule, net, inputs, initial, n_tokens * tolerance)
 
 
-def _check_causality(
+def _check_gradients(
     rule: AbstractRule,
     net: AbstractMemoryNet,
     inputs: MemoryInputs,
     initial: MemoryWeights,
+    tolerance: float,
 ) -> None:
-    cut = rule.chunk_len + rule.chunk_len // 2
-    state = rule.init_state(initial)
+    """Of both forms alike, and none by tokens later than what is differentiated."""
+    n_tokens, last = inputs.keys.shape[0], rule.chunk_len
+    everything, start = jnp.ones(n_tokens), jnp.arange(n_tokens) <= last
 
-    @eqx.filter_jit
-    @jax.grad
-    def of_past_reads(inputs: MemoryInputs) -> Float[Array, ""]:
-        reads, _ = scan_chunks(rule, net, inputs, state, initial=initial)
-        return jnp.sum(jnp.square(reads[: cut + 1]))
+    def gradient(form: Callable[..., PyTree[Array]]) -> Callable[..., PyTree[Array]]:
+        def loss(
+            trained: tuple[MemoryInputs, MemoryWeights],
+            row_weights: Float[Array, " seq"],
+            state_weight: float,
+        ) -> Float[Array, ""]:
+            inputs, weights = trained
+            reads, state = form(
+                rule, net, inputs, rule.init_state(weights), initial=weights
+            )
+            floats = jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))
+            total = jnp.sum(row_weights[:, None] * jnp.square(reads))
+            return total + state_weight * sum(jnp.sum(jnp.square(x)) for x in floats)
 
-    later = _rows(of_past_reads(inputs), slice(cut + 1, None))
-    for path, leaf in jax.tree.leaves_with_path(later):
-        if jnp.any(leaf != 0):
+        return jax.jit(jax.grad(loss))
+
+    fast, slow = gradient(scan_chunks), gradient(scan_tokens)
+    trained = inputs, initial
+    actual, expected = (of(trained, everything, 1.0) for of in (fast, slow))
+    _compare("gradients of chunk and step", actual, expected, tolerance)
+
+    by_inputs, _ = fast(trained, start.astype(everything.dtype), 0.0)
+    for path, leaf in jax.tree.leaves_with_path(by_inputs):
+        if jnp.any(leaf[last + 1 :] != 0):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise AssertionError(
-                f"{type(rule).__name__} is not causal: the reads up to token {cut} "
+                f"{type(rule).__name__} is not causal: the reads up to token {last} "
                 f"depend on the {name} of later tokens."
             )
-
-
-def _check_padding(
-    rule: AbstractRule,
-    net: AbstractMemoryNet,
-    inputs: MemoryInputs,
-    initial: MemoryWeights,
-) -> None:
-    length = inputs.keys.shape[0]
-    padding = Padding.trailing(length - 1, length)
-    state = rule.init_state(initial)
-    run = eqx.filter_jit(scan_aligned)
-    other = jax.tree.map(lambda x: x.at[-1].multiply(3.0), inputs)
-    _, expected = run(rule, net, inputs, state, padding, initial=initial)
-    _, actual = run(rule, net, other, state, padding, initial=initial)
-    _compare("states beside one padding and another", actual, expected, 0.0)
 
 
 def _random_inputs(
@@ -141,10 +137,6 @@ def _random_inputs(
         )
     }
     return MemoryInputs(queries, keys, values, gates)
-
-
-def _rows(tree: PyTree[Array], rows: slice) -> PyTree[Array]:
-    return jax.tree.map(lambda x: x[rows], tree)
 
 
 def _compare(
