@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from titans_eqx.config import load_config
-from titans_eqx.training import prepare
 from titans_eqx.checkpoint.checkpoints import Checkpoints
-from titans_eqx.training.loop import PROMPT_LEN, SKIPS_IN_A_ROW, DivergedError
 from titans_eqx.checkpoint.metrics_log import TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
+from titans_eqx.config import load_config
+from titans_eqx.training import TrainContext
+from titans_eqx.training.loop import PROMPT_LEN, SKIPS_IN_A_ROW, DivergedError
 
 LOGGED = {
     "step",
@@ -40,9 +40,10 @@ def contents(folder):
 
 
 def parameters(folder, config, step):
-    template = prepare(config, abstract=True).state
+    items = TrainContext.build(config, abstract=True).state.items()
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return jax.tree.leaves(checkpoints.restore(step, template).arrays.parameters)
+        restored = checkpoints.restore(step, {"model": items["model"]})
+    return jax.tree.leaves(restored.items["model"])
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def tiny(small_config):
     """A run that compiles fast: no memory."""
 
     def make(**changes):
-        return small_config(model__variant="transformer", **changes)
+        return small_config(model__pattern="transformer", **changes)
 
     return make
 
@@ -84,11 +85,11 @@ def test_metrics_have_a_line_for_each_report(finished_run):
 
 def test_bits_per_byte_stand_for_the_text_of_the_tokens(finished_run):
     config, folder, _ = finished_run
-    texts = prepare(config, abstract=True).source
+    train = TrainContext.build(config, abstract=True).data.train_corpus
     for line in records(folder):
         if "loss" in line:
             bits = line["loss"] / math.log(2)
-            bits *= texts.train.n_tokens / texts.train.n_bytes
+            bits *= train.n_tokens / train.n_bytes
             assert line["bits_per_byte"] == pytest.approx(bits)
     assert records(folder)[0]["bits_per_byte"] == pytest.approx(8, abs=0.2)
 
@@ -110,8 +111,8 @@ def test_samples_go_on_from_held_out_text(finished_run):
     text = (folder / "samples.txt").read_text(encoding="utf-8")
     title, first, second = re.split(r"--- step \d+\n", text)
     assert re.findall(r"--- step (\d+)\n", text) == ["3", "6"]
-    texts = prepare(config, abstract=True).source
-    held_out = b"".join(texts.held_out.text_bytes()).decode()
+    data = TrainContext.build(config, abstract=True).data
+    held_out = b"".join(data.eval_corpus.text_bytes()).decode()
     prompt = first[: min(PROMPT_LEN, config.data.seq_len)]
     assert title == ""
     assert prompt in held_out
@@ -122,14 +123,14 @@ def test_samples_go_on_from_held_out_text(finished_run):
 
 def test_end_compares_the_model_with_compressors(finished_run):
     config, folder, output = finished_run
-    n_rows = len(prepare(config, abstract=True).source.held_out_rows)
+    n_examples = len(TrainContext.build(config, abstract=True).data.eval_examples)
     title, *lines = output.splitlines()[-4:]
-    assert title == f"bits per byte on {n_rows * 16:,} tokens of held-out text:"
-    figures = {line[:14].strip(): float(line[14:]) for line in lines}
-    assert list(figures) == ["this model", "gzip -9", "xz -9"]
+    assert title == f"bits per byte on {n_examples * 16:,} tokens of held-out text:"
+    bits = {line[:14].strip(): float(line[14:]) for line in lines}
+    assert list(bits) == ["this model", "gzip -9", "xz -9"]
     final = records(folder)[-1]["eval_bits_per_byte"]
-    assert figures["this model"] == pytest.approx(final, abs=5e-4)
-    assert 0 < figures["gzip -9"] < 8
+    assert bits["this model"] == pytest.approx(final, abs=5e-4)
+    assert 0 < bits["gzip -9"] < 8
 
 
 def test_run_begins_with_its_sizes(finished_run):
@@ -179,7 +180,7 @@ def test_fresh_run_moves_earlier_results_aside(tiny, train_quietly, tmp_path):
 
 def test_initial_weights_are_the_same_in_every_run(finished_run):
     config, _, _ = finished_run
-    first, second = (prepare(config).state for _ in range(2))
+    first, second = (TrainContext.build(config).state for _ in range(2))
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -207,13 +208,27 @@ def test_run_without_finite_gradients_gives_up(
         train__log_every=log_every,
         train__eval_every=0,
     )
-    with pytest.raises(DivergedError, match="no finite gradient .*learning_rate"):
+    with pytest.raises(DivergedError, match="no finite gradient .*learning_rate") as e:
         train_quietly(config, tmp_path)
+    assert "or model.memory.max_learning_rate." in str(e.value)
     logged = records(tmp_path)
     assert len(logged) <= SKIPS_IN_A_ROW
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         last = checkpoints.steps()[-1]
+    assert str(e.value).endswith(f"the last is of step {last}.")
     assert all(np.isfinite(leaf).all() for leaf in parameters(tmp_path, config, last))
+
+
+def test_run_that_diverged_unsaved_claims_no_checkpoint(tiny, train_quietly, tmp_path):
+    config = tiny(
+        optimizer__learning_rate=1e30,
+        optimizer__warmup_steps=0,
+        train__steps=50,
+        train__eval_every=0,
+        train__checkpoint_every=0,
+    )
+    with pytest.raises(DivergedError, match="checkpoints none has been saved"):
+        train_quietly(config, tmp_path)
 
 
 def test_folder_in_use_is_refused(tiny, train_quietly, tmp_path):

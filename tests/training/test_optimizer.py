@@ -18,7 +18,7 @@ from titans_eqx.training.optimizer import build_optimizer, decayed, trainable
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-BLOCK = ".stacks[0].pattern[0]"
+BLOCK = ".backbone.stacks[0].pattern[0]"
 DECAYED = {
     f"{BLOCK}.mixer.memory.query_projection.linear.weight",
     f"{BLOCK}.mixer.memory.key_projection.linear.weight",
@@ -40,18 +40,18 @@ NOT_DECAYED = {
     f"{BLOCK}.mixer.memory.query_projection.conv.kernel",
     f"{BLOCK}.mixer.memory.key_projection.conv.kernel",
     f"{BLOCK}.mixer.memory.value_projection.conv.kernel",
-    f"{BLOCK}.mixer.memory.gates.decay.weight",
-    f"{BLOCK}.mixer.memory.gates.decay.bias",
-    f"{BLOCK}.mixer.memory.gates.momentum.weight",
-    f"{BLOCK}.mixer.memory.gates.momentum.bias",
-    f"{BLOCK}.mixer.memory.gates.step.weight",
-    f"{BLOCK}.mixer.memory.gates.step.bias",
+    f"{BLOCK}.mixer.memory.gates.linears['decay'].weight",
+    f"{BLOCK}.mixer.memory.gates.linears['decay'].bias",
+    f"{BLOCK}.mixer.memory.gates.linears['momentum'].weight",
+    f"{BLOCK}.mixer.memory.gates.linears['momentum'].bias",
+    f"{BLOCK}.mixer.memory.gates.linears['learning_rate'].weight",
+    f"{BLOCK}.mixer.memory.gates.linears['learning_rate'].bias",
     f"{BLOCK}.mixer.memory.read_norm.weight",
     f"{BLOCK}.mixer.attention.heads.persistent_tokens",
     f"{BLOCK}.mixer.write_norm.weight",
     f"{BLOCK}.mixer.gate.gate",
     f"{BLOCK}.feedforward_norm.weight",
-    ".norm.weight",
+    ".backbone.norm.weight",
 }
 INITIAL_WEIGHTS = {f"{BLOCK}.mixer.memory.initial_weights[{i}]" for i in range(2)}
 
@@ -100,16 +100,16 @@ def test_only_matrices_of_linear_maps_are_decayed(leaves_by_path):
 
 
 @pytest.mark.parametrize("gate", ["mix", "multiply"])
-@pytest.mark.parametrize("variant", ["mac", "mag"])
-def test_stream_gates_are_never_decayed(leaves_by_path, variant, gate):
-    names = marked(decayed(build_arrays(variant=variant, gate=gate)), leaves_by_path)
+@pytest.mark.parametrize("pattern", ["mac", "mag"])
+def test_stream_gates_are_never_decayed(leaves_by_path, pattern, gate):
+    names = marked(decayed(build_arrays(pattern=pattern, gate=gate)), leaves_by_path)
     assert not [name for name in names if ".mixer.gate" in name]
     assert not [name for name in names if "norm" in name]
 
 
-@pytest.mark.parametrize("variant", ["mag", "mal", "lmm", "transformer"])
-def test_other_variants_decay_the_same_matrices(leaves_by_path, variant):
-    arrays = build_arrays(variant=variant)
+@pytest.mark.parametrize("pattern", ["mag", "mal", "lmm", "transformer"])
+def test_other_blocks_decay_the_same_matrices(leaves_by_path, pattern):
+    arrays = build_arrays(pattern=pattern)
     present = leaves_by_path(arrays).keys()
     names = marked(decayed(arrays), leaves_by_path)
     assert names <= DECAYED
@@ -119,6 +119,32 @@ def test_other_variants_decay_the_same_matrices(leaves_by_path, variant):
         if name.endswith(("projection.weight", "linear.weight", "output_gate.weight"))
         or name == ".head.weight"
     }
+
+
+class Renamed(eqx.Module):
+    """Parts whose names say nothing of what they are."""
+
+    weight: eqx.nn.Linear
+    head: eqx.nn.RMSNorm
+    projection: jax.Array
+    gates: eqx.nn.Linear
+
+
+def test_the_type_of_a_module_decides_and_not_its_name(leaves_by_path):
+    first, second = (eqx.nn.Linear(2, 3, key=jr.key(i)) for i in range(2))
+    module = Renamed(first, eqx.nn.RMSNorm(2), jnp.zeros((2, 2)), second)
+    assert marked(decayed(module), leaves_by_path) == {
+        ".weight.weight",
+        ".gates.weight",
+    }
+
+
+def test_holes_of_a_partitioned_tree_stay_holes():
+    linear = eqx.nn.Linear(2, 3, key=jr.key(0))
+    no_weight = eqx.tree_at(lambda m: m.weight, linear, None)
+    marks = decayed((no_weight, eqx.nn.Linear(2, 3, use_bias=False, key=jr.key(1))))
+    assert jax.tree.leaves(marks[0]) == [False]
+    assert (marks[1].weight, marks[1].bias) == (True, None)
 
 
 def rate_config(**changes):

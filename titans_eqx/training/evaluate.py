@@ -1,4 +1,4 @@
-"""Held-out scores during and after training."""
+"""Scores on data that is not trained on, during and after training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from titans_eqx.data.example import Example
 from titans_eqx.sharding.mesh import batch_sharding
-from titans_eqx.training.context import Setup
-from titans_eqx.training.step import Rows, RowSums, TrainState
+from titans_eqx.training.context import TrainContext
+from titans_eqx.training.loss import Batch
+from titans_eqx.training.step import SequenceSums, TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over the scored tokens of some rows."""
+    """Means over the scored tokens of some examples."""
 
     loss: float  # nats per token
     accuracy: float  # share of tokens that were the likeliest
@@ -21,36 +23,37 @@ class Scores:
 
 
 def evaluate(
-    setup: Setup,
-    eval_step: Callable[[TrainState, Rows], RowSums],
+    context: TrainContext,
+    eval_step: Callable[[TrainState, Batch], SequenceSums],
     state: TrainState,
-    rows: Sequence[np.ndarray],
+    examples: Sequence[Example],
 ) -> Scores:
-    """Score held-out rows.
+    """Score examples of equal length, at least one.
 
     Args:
-        setup: The run.
+        context: The run.
         eval_step: From `build_eval_step`.
         state: The model to evaluate.
-        rows: Rows of equal length, at least one.
-
-    Returns:
-        Loss and accuracy.
+        examples: With `inputs`, `targets` and `mask`.
     """
-    batch_size = setup.config.train.batch_size
-    sharding = batch_sharding(setup.mesh)
-    sums: list[tuple[np.ndarray, ...]] = []
-    for first in range(0, len(rows), batch_size):
-        real = rows[first : first + batch_size]
+    batch_size = context.config.train.batch_size
+    sharding = batch_sharding(context.mesh)
+    sums: list[SequenceSums] = []
+    for first in range(0, len(examples), batch_size):
+        real = examples[first : first + batch_size]
         # The last batch is filled up, so that one compiled function serves them all.
-        filled = np.stack([*real, *[real[-1]] * (batch_size - len(real))])
-        batch = jax.make_array_from_callback(filled.shape, sharding, filled.__getitem__)
-        leaves = jax.tree.leaves(eval_step(state, batch))
-        sums.append(tuple(np.asarray(leaf)[: len(real)] for leaf in leaves))
-    loss, n_scored, n_correct = (
-        float(np.sum(np.concatenate(column))) for column in zip(*sums, strict=True)
-    )
-    n_scored = max(n_scored, 1)
+        filled = [*real, *[real[-1]] * (batch_size - len(real))]
+        arrays = jax.tree.map(lambda *xs: np.stack(xs), *filled)
+        batch = jax.tree.map(
+            lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
+            arrays,
+        )
+        n_real, scored = len(real), jax.device_get(eval_step(state, batch))
+        sums.append(jax.tree.map(lambda x, n=n_real: x[:n].sum(), scored))
+    total = jax.tree.map(lambda *xs: float(np.sum(xs)), *sums)
+    n_scored = max(total.n_scored, 1)
     return Scores(
-        loss=loss / n_scored, accuracy=n_correct / n_scored, n_scored=int(n_scored)
+        loss=total.loss / n_scored,
+        accuracy=total.n_correct / n_scored,
+        n_scored=int(total.n_scored),
     )

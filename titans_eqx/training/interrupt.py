@@ -1,4 +1,4 @@
-"""Stopping a run politely: finish the step, save, leave."""
+"""SIGINT and SIGTERM as a request to finish the step, save and return."""
 
 import signal
 from types import FrameType
@@ -8,20 +8,20 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Notes the first SIGINT or SIGTERM; a second one acts as usual, at once."""
+    """Notes the first SIGINT or SIGTERM; a second one has its usual effect."""
 
     def __init__(self) -> None:
-        """Do nothing yet; the handlers are set on entering the `with` block."""
+        """Set no handlers before the `with` block is entered."""
         self.is_set = False
         self._previous = {}
 
     def __enter__(self) -> "StopRequest":
-        """Take over the signals."""
+        """Install the handlers."""
         self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Give the signals back."""
+        """Restore the earlier handlers."""
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

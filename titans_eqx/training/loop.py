@@ -9,21 +9,23 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.metadata import check_resumable, metadata
+from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
+from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import RunConfig, to_toml
 from titans_eqx.data import compressed_bits_per_byte
+from titans_eqx.data.dataset import TextData
+from titans_eqx.data.example import Example, spread
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, generate
-from titans_eqx.checkpoint.durable import write_durably
-from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.training.context import TrainContext
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.interrupt import StopRequest
-from titans_eqx.sharding.mesh import batch_sharding
-from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.training.report import TrainingDisplay
-from titans_eqx.checkpoint.metadata import check_resumable, checkpoint_metadata
-from titans_eqx.checkpoint.run_folder import RunFolder
-from titans_eqx.training.context import Setup, prepare
-from titans_eqx.data.dataset import TextSource, bits_per_byte, held_out_rows
+from titans_eqx.training.run_summary import run_summary
 from titans_eqx.training.step import (
     StepMetrics,
     TrainState,
@@ -31,17 +33,16 @@ from titans_eqx.training.step import (
     build_eval_step,
     build_train_step,
 )
-from titans_eqx.training.run_summary import describe
 
-FINAL_ROWS: Final = 1024  # held-out rows of the last evaluation
-PROMPT_LEN: Final = 64  # tokens of held-out text that a sample goes on from
+FINAL_EXAMPLES: Final = 1024  # of the evaluation at the end
+PROMPT_LEN: Final = 64  # tokens of the eval text that a sample continues
 # A low temperature alone ends in long runs of spaces, a high one in noise.
 SAMPLE_SAMPLING: Final = Sampling(temperature=0.9, min_p=0.05)
 SKIPS_IN_A_ROW: Final = 20  # steps without a finite gradient after which a run gives up
 
 
 class DivergedError(UserError):
-    """Training has no finite gradient any more; the last checkpoint is intact."""
+    """Training has no finite gradient any more."""
 
 
 def train(
@@ -51,7 +52,7 @@ def train(
     fresh: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train a model, or go on with a run that was interrupted.
+    """Train a model, or continue a run that was interrupted.
 
     Everything a run writes is in its folder: `config.toml`, `metrics.jsonl`,
     `samples.txt` and `checkpoints`. SIGINT or SIGTERM finishes the step, saves and
@@ -64,10 +65,10 @@ def train(
         tensorboard: Mirror the metrics into TensorBoard events.
 
     Raises:
-        UserError: If the config, the texts, the devices, the folder or its checkpoint
+        UserError: If the config, the data, the devices, the folder or its checkpoint
             cannot be used, or training diverges.
     """
-    setup = prepare(config)
+    context = TrainContext.build(config)
     with RunFolder(run_dir) as folder:
         moved = folder.start_fresh() if fresh else None
         with (
@@ -78,7 +79,7 @@ def train(
         ):
             if moved is not None:
                 display.message(f"earlier results are now in {moved}")
-            run = _Run(setup, folder, checkpoints, metrics, display, stop)
+            run = _Run(context, folder, checkpoints, metrics, display, stop)
             run.resume()
             write_durably(folder.config, to_toml(config).encode())
             if tensorboard:
@@ -91,24 +92,27 @@ class _Run:
 
     def __init__(
         self,
-        setup: Setup,
+        context: TrainContext,
         folder: RunFolder,
         checkpoints: Checkpoints,
         metrics: MetricsLog,
         display: TrainingDisplay,
         stop: StopRequest,
     ) -> None:
-        self.setup = setup
+        self.config, self.data = context.config, context.data
+        self.context = context
         self.folder = folder
         self.checkpoints = checkpoints
         self.metrics = metrics
         self.display = display
         self.stop = stop
         self.events: TensorBoardLog | None = None
-        self.state: TrainState = setup.state
+        self.state: TrainState = context.state
         self.step = 0
-        self.train_step = build_train_step(setup.optimizer, setup.statics, setup.mesh)
-        self.eval_step = build_eval_step(setup.statics, setup.mesh)
+        self.train_step = build_train_step(
+            context.optimizer, context.static, context.mesh
+        )
+        self.eval_step = build_eval_step(context.static, context.mesh)
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
         self.pending_tokens = 0  # read in those steps
         self.pending_since = time.perf_counter()
@@ -116,21 +120,20 @@ class _Run:
         self.skips_in_a_row = 0
 
     def resume(self) -> None:
-        """Go on from the latest good checkpoint, if there is one."""
+        """Continue from the latest good checkpoint, if there is one."""
         if not self.checkpoints.is_empty():
-            _, metadata = self.checkpoints.read_metadata()
-            changes = check_resumable(self.setup, metadata)
-            for change in changes:
+            _, saved = self.checkpoints.read_metadata()
+            for change in check_resumable(self.config, self.data.fingerprints, saved):
                 self.display.message(f"changed since the checkpoint: {change}")
-        restored = self.checkpoints.restore_latest(self.state)
+        restored = self.checkpoints.restore_latest(self.state.items())
         if restored is None:
             self.metrics.truncate_after(0)
-            for line in describe(self.setup):
+            for line in run_summary(self.context):
                 self.display.message(line)
             return
         for line in restored.refused:
             self.display.message(line)
-        self.state, self.step = restored.arrays, restored.step
+        self.state, self.step = TrainState.from_items(restored.items), restored.step
         self.skipped = int(self.state.skipped)
         self.metrics.truncate_after(self.step)
         self.display.message(f"continuing from step {self.step:,}")
@@ -141,22 +144,25 @@ class _Run:
 
     def train(self) -> None:
         """Run the remaining steps, then the last evaluation."""
-        settings = self.setup.config.train
+        settings = self.config.train
         if self.step >= settings.steps:
             self.display.message(
                 f"nothing to do: the run has {self.step:,} of {settings.steps:,} "
                 "steps. Raise train.steps to go on, or start over with --fresh."
             )
             return
-        sharding = batch_sharding(self.setup.mesh)
-        batches = self.setup.source.batches.iterate(self.step, settings.steps)
+        sharding = batch_sharding(self.context.mesh)
+        batches = self.data.batches.iterate(self.step, settings.steps)
         self.pending_since = time.perf_counter()
-        for rows in batches:
-            batch = jax.make_array_from_process_local_data(sharding, rows)
+        for local_batch in batches:
+            batch = jax.tree.map(
+                lambda x: jax.make_array_from_process_local_data(sharding, x),
+                local_batch,
+            )
             self.state, step_metrics = self.train_step(self.state, batch)
             self.step += 1
             self.pending.append(step_metrics)
-            self.pending_tokens += batch[:, 0].size
+            self.pending_tokens += batch["inputs"].size
             is_last = self.step == settings.steps
             if is_last or self.is_due(settings.log_every):
                 self.log(
@@ -190,17 +196,17 @@ class _Run:
         seconds = time.perf_counter() - self.pending_since
         self.check_divergence([int(m.skipped) for m in pending])
         loss = float(np.mean([m.loss for m in pending]))
-        config, source = self.setup.config, self.setup.source
         record: dict[str, int | float] = {"step": self.step, "loss": loss}
-        if isinstance(source, TextSource):
-            record["bits_per_byte"] = bits_per_byte(loss, source.train)
+        if isinstance(self.data, TextData):
+            record["bits_per_byte"] = self.data.train_corpus.bits_per_byte(loss)
         record |= {
             "tokens_per_second": self.pending_tokens / seconds,
             "gradient_norm": float(last.gradient_norm),
             "skipped_steps": int(last.skipped),
         }
         if with_evaluation:
-            record |= self.evaluate(held_out_rows(source, config.train.eval_rows))
+            examples = spread(self.data.eval_examples, self.config.train.eval_examples)
+            record |= self.evaluate(examples)
         self.report(record)
         self.pending = []
         self.pending_tokens = 0
@@ -212,21 +218,22 @@ class _Run:
             is_skip = count > self.skipped
             self.skips_in_a_row = self.skips_in_a_row + 1 if is_skip else 0
             self.skipped = count
-        if self.skips_in_a_row >= SKIPS_IN_A_ROW:
-            self.checkpoints.wait()
-            raise DivergedError(
-                f"no finite gradient in the {self.skips_in_a_row} steps up to step "
-                f"{self.step}. Lower optimizer.learning_rate or model.memory.max_step; "
-                "the last checkpoint is intact."
-            )
+        if self.skips_in_a_row < SKIPS_IN_A_ROW:
+            return
+        saved = self.checkpoints.steps()
+        last = f"the last is of step {saved[-1]}" if saved else "none has been saved"
+        raise DivergedError(
+            f"no finite gradient in the {self.skips_in_a_row} steps up to step "
+            f"{self.step}. Lower optimizer.learning_rate or "
+            f"model.memory.max_learning_rate. Of the checkpoints {last}."
+        )
 
-    def evaluate(self, rows: list[np.ndarray]) -> dict[str, float]:
-        """Held-out loss of the model as it stands."""
-        source = self.setup.source
-        scores = evaluate(self.setup, self.eval_step, self.state, rows)
+    def evaluate(self, examples: list[Example]) -> dict[str, float]:
+        """Scores of the model as it is now on data that is not trained on."""
+        scores = evaluate(self.context, self.eval_step, self.state, examples)
         record = {"eval_loss": scores.loss, "eval_accuracy": scores.accuracy}
-        if isinstance(source, TextSource):
-            bits = bits_per_byte(scores.loss, source.held_out)
+        if isinstance(self.data, TextData):
+            bits = self.data.eval_corpus.bits_per_byte(scores.loss)
             record["eval_bits_per_byte"] = bits
         return record
 
@@ -238,42 +245,43 @@ class _Run:
         self.display.log(self.step, record)
 
     def sample(self) -> None:
-        """Let the model go on from a piece of held-out text."""
-        config, source = self.setup.config, self.setup.source
-        if not isinstance(source, TextSource):
+        """Let the model continue a passage of the eval text."""
+        if not isinstance(self.data, TextData):
             return
-        prompt = held_out_rows(source, 2)[-1][0, :PROMPT_LEN]
+        prompt = spread(self.data.eval_examples, 2)[-1]["inputs"][:PROMPT_LEN]
+        state = jax.device_put(self.state, jax.devices()[0])
         tokens, _ = generate(
-            assemble(jax.device_put(self.state, jax.devices()[0]), self.setup.statics),
+            assemble(state, self.context.static),
             jnp.asarray(prompt),
-            config.train.sample_len,
-            key=jr.fold_in(jr.key(config.train.seed), self.step),
+            self.config.train.sample_len,
+            key=jr.fold_in(jr.key(self.config.train.seed), self.step),
             sampling=SAMPLE_SAMPLING,
         )
-        text = source.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
+        text = self.data.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
         self.display.sample(self.step, text)
         with self.folder.samples.open("a", encoding="utf-8") as file:
             file.write(f"--- step {self.step}\n{text}\n")
 
     def save(self) -> None:
         """Save a checkpoint in the background."""
-        metadata = checkpoint_metadata(self.setup)
-        self.checkpoints.save(self.step, self.state, metadata)
+        self.checkpoints.save(
+            self.step,
+            self.state.items(),
+            metadata(self.config, self.data.fingerprints),
+        )
 
     def finish(self) -> None:
         """The last evaluation; of a text beside what compressors need for it."""
-        source = self.setup.source
-        count = min(FINAL_ROWS, len(source.held_out_rows))
-        # Consecutive rows, unlike on the way: compressors need text in one piece.
-        rows = [source.held_out_rows[i] for i in range(count)]
-        record = {"step": self.step} | self.evaluate(rows)
+        count = min(FINAL_EXAMPLES, len(self.data.eval_examples))
+        # Consecutive examples, unlike on the way: compressors need whole text.
+        examples = [self.data.eval_examples[i] for i in range(count)]
+        record = {"step": self.step} | self.evaluate(examples)
         self.report(record)
-        if not isinstance(source, TextSource):
+        if not isinstance(self.data, TextData):
             return
-        n_tokens = len(rows) * self.setup.config.data.seq_len
-        ids = np.concatenate([row[1] for row in rows])
-        others = compressed_bits_per_byte([source.tokenizer.decode_bytes(ids)])
-        figures = {"this model": record["eval_bits_per_byte"], **others}
-        self.display.message(f"bits per byte on {n_tokens:,} tokens of held-out text:")
-        for name, bits in figures.items():
+        ids = np.concatenate([example["targets"] for example in examples])
+        others = compressed_bits_per_byte([self.data.tokenizer.decode_bytes(ids)])
+        bits_by_name = {"this model": record["eval_bits_per_byte"], **others}
+        self.display.message(f"bits per byte on {len(ids):,} tokens of held-out text:")
+        for name, bits in bits_by_name.items():
             self.display.message(f"  {name:<12}{bits:.3f}")

@@ -1,7 +1,6 @@
-"""The training loss: cross entropy of what should be predicted after each token."""
+"""The loss of a language model: cross entropy of the token that should come next."""
 
-import math
-from typing import Final
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -9,39 +8,45 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from titans_eqx.data import UNSCORED
 from titans_eqx.models import TitansLM
+from titans_eqx.nn.precision import at_least_float32
 
-NATS_PER_BIT: Final = math.log(2.0)
-
-
-class RowScores(eqx.Module):
-    """How well each prediction of a batch fits its target."""
-
-    loss: Float[Array, "batch seq"]  # nats, float32 or wider; 0 where unscored
-    is_scored: Bool[Array, "batch seq"]
-    is_correct: Bool[Array, "batch seq"]  # the likeliest token is the target
+Batch: TypeAlias = dict[str, Array]
+"""Arrays by name, each with a leading batch axis; a language model needs `inputs`,
+`targets` and `mask` (see `titans_eqx.data.dataset`)."""
 
 
-def score_rows(model: TitansLM, rows: Int[Array, "batch 2 seq"]) -> RowScores:
-    """Score the predictions of a batch; every row starts with a fresh memory.
+class TokenLoss(eqx.Module):
+    """How well each prediction fits its target."""
 
-    Args:
-        model: The model.
-        rows: Tokens and targets; see `titans_eqx.data.rows`.
+    loss: Float[Array, "*tokens"]  # nats, float32 or wider; 0 outside the mask
+    is_correct: Bool[Array, "*tokens"]  # the likeliest token is the target
 
-    Returns:
-        Loss and correctness of each prediction.
-    """
-    tokens, targets = rows[:, 0], rows[:, 1]
-    logits, _ = jax.vmap(lambda tokens: model(tokens))(tokens)
-    wide = logits.astype(jnp.float32) if logits.dtype.itemsize < 4 else logits
-    is_scored = targets != UNSCORED
+
+def token_loss(
+    logits: Float[Array, "*tokens vocab"],
+    targets: Int[Array, "*tokens"],
+    mask: Bool[Array, "*tokens"],
+) -> TokenLoss:
+    """Cross entropy and correctness of predictions; False in the mask: not scored."""
     losses = optax.softmax_cross_entropy_with_integer_labels(
-        wide, jnp.where(is_scored, targets, 0)
+        at_least_float32(logits), targets
     )
-    return RowScores(
-        loss=jnp.where(is_scored, losses, 0),
-        is_scored=is_scored,
-        is_correct=jnp.argmax(wide, axis=-1) == targets,
+    likeliest = jnp.argmax(logits, axis=-1).astype(targets.dtype)
+    return TokenLoss(
+        loss=jnp.where(mask, losses, 0), is_correct=(likeliest == targets) & mask
     )
+
+
+def batch_loss(model: TitansLM, batch: Batch) -> TokenLoss:
+    """Score the predictions of a batch; every sequence starts with a fresh memory."""
+    logits, _ = jax.vmap(lambda tokens: model(tokens))(batch["inputs"])
+    return token_loss(logits, batch["targets"], batch["mask"])
+
+
+def language_model_loss(
+    model: TitansLM, batch: Batch
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Sum of the losses of a batch in nats, and the number of tokens scored."""
+    loss = jnp.sum(batch_loss(model, batch).loss)
+    return loss, jnp.sum(batch["mask"], dtype=jnp.int32)

@@ -9,20 +9,13 @@ from jaxtyping import PyTree
 
 from titans_eqx.config import OptimizerConfig
 from titans_eqx.memory import NeuralMemory
+from titans_eqx.memory.gates import Gates
 
 
 def build_optimizer(
     config: OptimizerConfig, total_steps: int
 ) -> optax.GradientTransformation:
-    """The optimiser of a run.
-
-    Args:
-        config: Peak rate, schedule, decay and clipping.
-        total_steps: Steps of the run, where the cosine ends.
-
-    Returns:
-        An optax transformation for the trainable half of a model (see `trainable`).
-    """
+    """The optimizer of a run, for the trainable half of a model (see `trainable`)."""
     steps = max(total_steps, config.warmup_steps + 1)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -44,20 +37,13 @@ def build_optimizer(
 
 
 def trainable(model: PyTree) -> PyTree:
-    """Which leaves the optimiser may change: floating arrays, except frozen memories.
-
-    Args:
-        model: Any tree that may hold `NeuralMemory` layers.
-
-    Returns:
-        The same tree with True at trainable leaves and False elsewhere.
-    """
+    """True at the leaves to be trained: floating arrays, except frozen memories."""
 
     def mark(node: Any) -> PyTree:
         marks = jax.tree.map(eqx.is_inexact_array, node)
         if (
             isinstance(node, NeuralMemory)
-            and node.rule.boundary.initial_memory == "frozen"
+            and node.rule.outer_gradient.initial_memory == "frozen"
         ):
             frozen = jax.tree.map(lambda _: False, node.initial_weights)
             marks = eqx.tree_at(lambda m: m.initial_weights, marks, frozen)
@@ -66,25 +52,22 @@ def trainable(model: PyTree) -> PyTree:
     return jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, NeuralMemory))
 
 
-def decayed(model: PyTree) -> PyTree:
-    """Which leaves weight decay pulls to zero: the matrices of plain linear maps.
+def decayed(parameters: PyTree) -> PyTree:
+    """True at the leaves that weight decay pulls to zero: weights of `eqx.nn.Linear`.
 
-    Norm scales, biases, gates, convolutions, embeddings, persistent tokens and initial
-    memories are left alone.
+    The linear maps of the memory's gates are left alone, and so is everything else:
+    norms, biases, convolutions, embeddings, persistent tokens, initial memories.
 
     Args:
-        model: The trainable half of a model, or gradients of the same structure.
-
-    Returns:
-        The same tree with True at decayed leaves and False elsewhere.
+        parameters: The trainable half of a model (None elsewhere), or gradients of it.
     """
 
-    def mark(path: tuple[Any, ...], _: Any) -> bool:
-        names = [getattr(key, "name", "") for key in path]
-        is_gate = "gates" in names
-        return names[-1] == "weight" and not is_gate and names[-2].endswith(_LINEAR)
+    def mark(node: Any) -> PyTree:
+        marks = jax.tree.map(lambda _: False, node)
+        if isinstance(node, eqx.nn.Linear) and node.weight is not None:
+            marks = eqx.tree_at(lambda linear: linear.weight, marks, True)
+        return marks
 
-    return jax.tree_util.tree_map_with_path(mark, model)
-
-
-_LINEAR = ("projection", "linear", "output_gate", "head")
+    return jax.tree.map(
+        mark, parameters, is_leaf=lambda x: isinstance(x, eqx.nn.Linear | Gates)
+    )

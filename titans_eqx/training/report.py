@@ -12,10 +12,12 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
-AVERAGED_EVENTS: Final = 20
+AVERAGED_EVENTS: Final = 20  # of the plain form's time left
+AVERAGED_SECONDS: Final = 600.0  # of the live form's
 REFRESHES_PER_SECOND: Final = 2
 TAB_WIDTH: Final = 4
 
@@ -30,25 +32,24 @@ class TrainingDisplay:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Choose the live or the plain form from the console.
-
-        Args:
-            total_steps: The step at which training ends.
-            console: Where to write; None for standard output.
-            clock: Seconds since any fixed moment.
-        """
+        """Choose the live or the plain form from the console."""
         self._total_steps = total_steps
         self._console = Console() if console is None else console
         self._clock = clock
         self._events: deque[tuple[int, float]] = deque(maxlen=AVERAGED_EVENTS)
-        self._held_out: str | None = None
+        self._eval_score: str | None = None
         self._progress: Progress | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
+                # A narrow terminal cuts the description, not the time.
+                TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+                TextColumn("left", table_column=Column(min_width=4)),
                 BarColumn(bar_width=None),
                 console=self._console,
                 refresh_per_second=REFRESHES_PER_SECOND,
+                speed_estimate_period=AVERAGED_SECONDS,
+                get_time=clock,
                 expand=True,
             )
             self._task = self._progress.add_task("starting", total=total_steps)
@@ -70,15 +71,14 @@ class TrainingDisplay:
         Args:
             step: Number of training steps done.
             metrics: Any of ``loss`` (nats per token), ``bits_per_byte``,
-                ``tokens_per_second``, and of held-out rows ``eval_bits_per_byte`` or
-                else ``eval_accuracy`` (the last one goes on being shown). Other names
-                are not shown.
+                ``tokens_per_second``, and ``eval_bits_per_byte`` or else
+                ``eval_accuracy`` (the last one stays on show). Other names are not
+                shown.
         """
-        self._events.append((step, self._clock()))
         if (bits := metrics.get("eval_bits_per_byte")) is not None:
-            self._held_out = f"{float(bits):.3f}"
+            self._eval_score = f"{float(bits):.3f}"
         elif (accuracy := metrics.get("eval_accuracy")) is not None:
-            self._held_out = f"{float(accuracy):.1%}"
+            self._eval_score = f"{float(accuracy):.1%}"
         line = "  ".join(self._describe(step, metrics))
         if self._progress is None:
             self._print_line(line)
@@ -92,12 +92,7 @@ class TrainingDisplay:
         self._print_line(_harmless(text, self._console.encoding))
 
     def sample(self, step: int, text: str) -> None:
-        """Show text that the model has written.
-
-        Args:
-            step: The step after which it was written.
-            text: Any text; characters that could steer a terminal are shown escaped.
-        """
+        """Show text that the model has written; control characters are escaped."""
         text = _harmless(text, self._console.encoding)
         if self._progress is None:
             lines = "\n".join(f"    {line}" for line in text.split("\n"))
@@ -112,10 +107,11 @@ class TrainingDisplay:
             parts.append(f"loss {float(loss):.3f}")
         if (bits := metrics.get("bits_per_byte")) is not None:
             parts.append(f"bits/byte {float(bits):.3f}")
-        if self._held_out is not None:
-            parts.append(f"held-out {self._held_out}")
-        if (seconds := self._seconds_left(step)) is not None:
-            parts.append(f"{_spell_duration(seconds)} left")
+        if self._eval_score is not None:
+            parts.append(f"held-out {self._eval_score}")
+        if self._progress is None:
+            seconds = self._seconds_left(step)
+            parts += [] if seconds is None else [f"{_spell_duration(seconds)} left"]
         # Last, because a narrow terminal cuts the end of the line.
         if (speed := metrics.get("tokens_per_second")) is not None:
             parts.append(f"{_short_number(float(speed))} tok/s")
@@ -125,7 +121,9 @@ class TrainingDisplay:
         """Time to the end at the average speed between the latest events.
 
         Counted from the first event on, so that compilation before it does not enter.
+        By events, and not by seconds as rich does it: lines may be hours apart.
         """
+        self._events.append((step, self._clock()))
         first_step, start = self._events[0]
         if step <= first_step:
             return None

@@ -4,42 +4,34 @@ from collections.abc import Iterable
 
 import equinox as eqx
 import jax
-import jax.random as jr
 
-from titans_eqx.models import build_model
-from titans_eqx.training.context import Setup
+from titans_eqx.training.context import TrainContext
+from titans_eqx.training.step import assemble
 
 
-def describe(setup: Setup) -> list[str]:
-    """Sizes of a run.
-
-    Args:
-        setup: The run; it may be abstract.
-
-    Returns:
-        Lines of text.
-    """
-    config = setup.config
-    trained = _count(setup.state.parameters)
-    frozen = _count(setup.state.frozen)
-    state = eqx.filter_eval_shape(
-        lambda: build_model(config.model, key=jr.key(0)).init_state()
-    )
+def run_summary(context: TrainContext) -> list[str]:
+    """Lines with the sizes of a run, which may be abstract."""
+    config = context.config
+    n_trained = _count(context.state.parameters)
+    n_frozen = _count(context.state.frozen)
+    model = assemble(context.state, context.static)
+    state = eqx.filter_eval_shape(lambda model: model.init_state(), model)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    rows, turns = config.train.batch_size, config.data.training_lengths
-    cycles, rest = divmod(config.train.steps, len(turns))
-    tokens = rows * (cycles * sum(turns) + sum(turns[:rest]))
-    n_devices = setup.mesh.devices.size
-    platform = setup.mesh.devices.flat[0].platform
+    batch_size, lengths = config.train.batch_size, config.data.training_lengths
+    cycles, rest = divmod(config.train.steps, len(lengths))
+    tokens = batch_size * (cycles * sum(lengths) + sum(lengths[:rest]))
+    n_devices = context.mesh.devices.size
+    platform = context.mesh.devices.flat[0].platform
     return [
-        f"model       {config.model.variant}, {config.model.n_layers} layers, "
+        f"model       {' '.join(config.model.blocks)}, {config.model.n_layers} layers, "
         f"width {config.model.d_model}",
-        f"parameters  {trained + frozen:,} ({trained:,} trained, {frozen:,} frozen)",
+        f"parameters  {n_trained + n_frozen:,} ({n_trained:,} trained, {n_frozen:,} "
+        "frozen)",
         f"state       {state_bytes:,} bytes per sequence, whatever its length",
-        f"step        {_range(rows * n for n in turns)} tokens ({rows} sequences of "
-        f"{_range(turns)})",
+        f"step        {_range(batch_size * n for n in lengths)} tokens ({batch_size} "
+        f"sequences of {_range(lengths)})",
         f"run         {config.train.steps:,} steps, {tokens:,} tokens",
-        setup.source.describe(),
+        context.data.describe(),
         f"devices     {n_devices} ({platform})",
     ]
 

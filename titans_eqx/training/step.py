@@ -1,7 +1,7 @@
 """One training step as one compiled function."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -10,10 +10,15 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
-from titans_eqx.models import TitansLM
-from titans_eqx.training.loss import score_rows
+from titans_eqx.nn.tree import select
 from titans_eqx.sharding.mesh import BATCH, DATA_AXIS, REPLICATED
+from titans_eqx.training.loss import Batch, batch_loss, language_model_loss
 from titans_eqx.training.optimizer import trainable
+
+Static: TypeAlias = PyTree
+"""What is left of a model without its arrays."""
+LossFn: TypeAlias = Callable[[Any, Batch], tuple[Float[Array, ""], Array]]
+"""From a model and a batch to the sum of the losses and the number of scored tokens."""
 
 
 class TrainState(eqx.Module):
@@ -25,33 +30,35 @@ class TrainState(eqx.Module):
     step: Int[Array, ""]  # steps done
     skipped: Int[Array, ""]  # steps whose gradient was not finite, and changed nothing
 
+    def items(self) -> dict[str, PyTree]:
+        """The parts of a checkpoint; who only wants the model reads only the first."""
+        return {
+            "model": eqx.combine(self.parameters, self.frozen),
+            "optimizer": self.optimizer,
+            "counters": {"step": self.step, "skipped": self.skipped},
+        }
+
+    @classmethod
+    def from_items(cls, items: Mapping[str, PyTree]) -> "TrainState":
+        """The inverse of `items`."""
+        model = items["model"]
+        parameters, frozen = eqx.partition(model, trainable(model))
+        return cls(parameters, frozen, items["optimizer"], **items["counters"])
+
 
 class StepMetrics(eqx.Module):
     """What one step reports."""
 
-    loss: Float[Array, ""]  # before the update, nats per scored token
+    loss: Float[Array, ""]  # before the update, mean over the scored tokens
     gradient_norm: Float[Array, ""]  # before clipping
     skipped: Int[Array, ""]  # skipped steps so far
 
 
-Rows: TypeAlias = Int[Array, "batch 2 seq"]
-Statics: TypeAlias = PyTree
-"""What is left of a model without its arrays."""
-
-
 def init_train_state(
-    model: TitansLM, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, Statics]:
-    """Split a model for training.
-
-    Args:
-        model: The model.
-        optimizer: From `build_optimizer`.
-
-    Returns:
-        The state before the first step, and the static half of the model.
-    """
-    arrays, statics = eqx.partition(model, eqx.is_array)
+    model: eqx.Module, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Static]:
+    """Split a model into the state before the first step and its static half."""
+    arrays, static = eqx.partition(model, eqx.is_array)
     parameters, frozen = eqx.partition(arrays, trainable(arrays))
     state = TrainState(
         parameters=parameters,
@@ -60,48 +67,53 @@ def init_train_state(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
     )
-    return state, statics
+    return state, static
 
 
-def assemble(state: TrainState, statics: Statics) -> TitansLM:
+def assemble(state: TrainState, static: Static) -> Any:
     """The model that a train state holds."""
-    return eqx.combine(state.parameters, state.frozen, statics)
+    return eqx.combine(state.parameters, state.frozen, static)
 
 
 def build_train_step(
-    optimizer: optax.GradientTransformation, statics: Statics, mesh: Mesh
-) -> Callable[[TrainState, Rows], tuple[TrainState, StepMetrics]]:
+    optimizer: optax.GradientTransformation,
+    static: Static,
+    mesh: Mesh,
+    loss_fn: LossFn = language_model_loss,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Compile-once training step; the batch is split over the mesh.
 
-    A step whose loss or gradient is not finite leaves parameters and optimiser as they
+    A step whose loss or gradient is not finite leaves parameters and optimizer as they
     were and is counted.
 
     Args:
         optimizer: From `build_optimizer`.
-        statics: From `init_train_state`.
-        mesh: Where the rows are spread.
+        static: From `init_train_state`.
+        mesh: Its devices each take a part of the batch axis of all arrays of a batch.
+        loss_fn: Of the model and a device's part of a batch. The loss of a step is the
+            sum over devices of its first result, over that of its second.
 
     Returns:
-        A function from state (donated) and rows to the next state and the step's
+        A function from state (donated) and batch to the next state and the step's
         metrics.
     """
     sharded_gradient = jax.shard_map(
-        jax.value_and_grad(_local_loss(statics)),
+        jax.value_and_grad(_local_loss(static, loss_fn)),
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED, BATCH),
         out_specs=(REPLICATED, REPLICATED),
     )
 
-    def step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
-        loss, gradient = sharded_gradient(state.parameters, state.frozen, rows)
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        loss, gradient = sharded_gradient(state.parameters, state.frozen, batch)
         norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, state.parameters
         )
         parameters = eqx.apply_updates(state.parameters, updates)
         is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        parameters, optimizer_state = jax.tree.map(
-            lambda new, old: jnp.where(is_finite, new, old),
+        parameters, optimizer_state = select(
+            is_finite,
             (parameters, optimizer_state),
             (state.parameters, state.optimizer),
         )
@@ -117,8 +129,8 @@ def build_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-class RowSums(eqx.Module):
-    """Sums over the scored tokens of each row."""
+class SequenceSums(eqx.Module):
+    """Sums over the scored tokens of each sequence of a batch."""
 
     loss: Float[Array, " batch"]  # nats
     n_scored: Int[Array, " batch"]
@@ -126,25 +138,17 @@ class RowSums(eqx.Module):
 
 
 def build_eval_step(
-    statics: Statics, mesh: Mesh
-) -> Callable[[TrainState, Rows], RowSums]:
-    """Scores of rows that are not trained on.
-
-    Args:
-        statics: From `init_train_state`.
-        mesh: Where the rows are spread.
-
-    Returns:
-        A function from state and rows to the sums of each row.
-    """
+    static: Static, mesh: Mesh
+) -> Callable[[TrainState, Batch], SequenceSums]:
+    """Scores of a language model's predictions; the batch is split over the mesh."""
 
     def local_sums(
-        parameters: PyTree[Array], frozen: PyTree[Array], rows: Rows
-    ) -> RowSums:
-        scores = score_rows(eqx.combine(parameters, frozen, statics), rows)
-        return RowSums(
+        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
+    ) -> SequenceSums:
+        scores = batch_loss(eqx.combine(parameters, frozen, static), batch)
+        return SequenceSums(
             loss=jnp.sum(scores.loss, axis=1),
-            n_scored=jnp.sum(scores.is_scored, axis=1, dtype=jnp.int32),
+            n_scored=jnp.sum(batch["mask"], axis=1, dtype=jnp.int32),
             n_correct=jnp.sum(scores.is_correct, axis=1, dtype=jnp.int32),
         )
 
@@ -155,13 +159,13 @@ def build_eval_step(
         out_specs=BATCH,
     )
     return jax.jit(
-        lambda state, rows: sharded_sums(state.parameters, state.frozen, rows)
+        lambda state, batch: sharded_sums(state.parameters, state.frozen, batch)
     )
 
 
-def _local_loss(statics: Statics) -> Callable[..., Float[Array, ""]]:
+def _local_loss(static: Static, loss_fn: LossFn) -> Callable[..., Float[Array, ""]]:
     def local_loss(
-        parameters: PyTree[Array], frozen: PyTree[Array], rows: Rows
+        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
     ) -> Float[Array, ""]:
         # Marked as varying here, once, the gradients are summed over devices once, at
         # the very end; left replicated, they would be summed at each use, inside every
@@ -169,13 +173,10 @@ def _local_loss(statics: Statics) -> Callable[..., Float[Array, ""]]:
         parameters, frozen = jax.lax.pcast(
             (parameters, frozen), DATA_AXIS, to="varying"
         )
-        scores = score_rows(eqx.combine(parameters, frozen, statics), rows)
+        loss, n_scored = loss_fn(eqx.combine(parameters, frozen, static), batch)
         # Summed over the mesh before differentiating: the gradient of a replicated
         # parameter then arrives already summed over devices.
-        loss, n_scored = jax.lax.psum(
-            (jnp.sum(scores.loss), jnp.sum(scores.is_scored, dtype=scores.loss.dtype)),
-            DATA_AXIS,
-        )
+        loss, n_scored = jax.lax.psum((loss, n_scored.astype(loss.dtype)), DATA_AXIS)
         return loss / jnp.maximum(n_scored, 1)
 
     return local_loss
