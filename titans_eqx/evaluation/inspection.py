@@ -1,6 +1,5 @@
 """What every memory of a model does at each token of a text."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -8,148 +7,124 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from titans_eqx.data import Tokenizer
-from titans_eqx.memory import MemoryFigures, observe
-from titans_eqx.models import AbstractMemoryMixer, Block, ModelState, TitansLM
+from titans_eqx.generation.prefill import BLOCK_LEN
+from titans_eqx.memory import MemoryStats
+from titans_eqx.models import ModelState, TitansLM
 from titans_eqx.sharding.varying import scan
+from titans_eqx.training.loss import token_loss
 
-PIECE_LEN: Final = 256  # tokens inspected by one call of a compiled function
+# The paper's letters for the gates, as records and pictures name them.
+SYMBOLS: Final = {"decay": "alpha", "momentum": "eta", "learning_rate": "theta"}
 
 
 class Inspection(eqx.Module):
-    """Figures of a text, token by token."""
+    """Loss and memories at each token of a text."""
 
-    loss: Float[Array, " seq"]  # nats needed for each token; the first one is not known
-    layers: dict[int, MemoryFigures]  # by layer, those with a memory; leading axis: seq
+    loss: Float[Array, " seq"]  # nats; NaN for the first token, which nothing predicts
+    layers: dict[int, MemoryStats]  # by layer, those with a memory; leading axis: seq
 
 
 def inspect_tokens(
     model: TitansLM, tokens: Int[Array, " seq"], state: ModelState | None = None
 ) -> tuple[Inspection, ModelState]:
-    """Read tokens one by one and watch the memories.
+    """Read tokens one by one, as `model.step` does, and probe the memories.
 
-    A pure function, to be compiled with `eqx.filter_jit`; the model reads exactly as
-    `model.step` does.
+    A pure function, to be compiled with `eqx.filter_jit`.
 
     Args:
         model: The model.
         tokens: Token ids, at least one.
         state: Where the stream stands; None for a fresh sequence.
-
-    Returns:
-        The figures, and the state after the last token. The loss of the first token is
-        NaN: its prediction was made before.
     """
-    unknown = jnp.full(model.embedding.shape[:1], jnp.nan, model.embedding.dtype)
     start = model.init_state() if state is None else state
-    inspection, _, state = _inspect_piece(model, tokens, unknown, start)
+    inspection, _, state = _inspect_block(model, tokens, _unknown(model), start)
     return inspection, state
 
 
 def inspect_text(model: TitansLM, tokens: np.ndarray) -> Inspection:
-    """`inspect_tokens` for a whole text, in pieces of one compiled length.
-
-    Args:
-        model: The model.
-        tokens: Token ids, at least one.
+    """`inspect_tokens` for a whole text, in blocks of one compiled length.
 
     Returns:
-        The figures, as NumPy arrays.
+        The inspection, as NumPy arrays.
     """
-    state, parts = model.init_state(), []
-    logits = jnp.full(model.embedding.shape[:1], jnp.nan, model.embedding.dtype)
-    for first in range(0, len(tokens), PIECE_LEN):
-        piece = np.zeros(PIECE_LEN, np.int32)
-        count = min(PIECE_LEN, len(tokens) - first)
-        piece[:count] = tokens[first : first + count]
+    state, logits, parts = model.init_state(), _unknown(model), []
+    for first in range(0, len(tokens), BLOCK_LEN):
+        block = np.zeros(BLOCK_LEN, np.int32)
+        n_tokens = min(BLOCK_LEN, len(tokens) - first)
+        block[:n_tokens] = tokens[first : first + n_tokens]
         part, logits, state = _inspect_compiled(
-            model, jnp.asarray(piece), logits, state
+            model, jnp.asarray(block), logits, state
         )
-        parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], part))
+        parts.append(jax.tree.map(lambda x, n=n_tokens: np.asarray(x)[:n], part))
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
 def records(
     inspection: Inspection, tokens: np.ndarray, tokenizer: Tokenizer
 ) -> Iterator[dict[str, Any]]:
-    """The figures as one table for each token.
+    """The inspection as one object for each token, of plain values for JSON.
 
     Args:
-        inspection: The figures.
+        inspection: Of the tokens.
         tokens: The text that was inspected.
         tokenizer: Turns a token into text.
 
     Yields:
-        Plain values for JSON; a loss that is not known is None.
+        The object of a token; a loss that is not known is None.
     """
-    for i, token in enumerate(tokens):
+    for i, token in enumerate(tokens.tolist()):
         loss = float(inspection.loss[i])
         yield {
             "position": i,
-            "token": int(token),
+            "token": token,
             "text": tokenizer.decode([token]),
             "loss": None if np.isnan(loss) else loss,
             "layers": [
                 {
                     "layer": layer,
-                    "surprise": figures.surprise[i].tolist(),
-                    "alpha": figures.decay[i].tolist(),
-                    "eta": figures.momentum[i].tolist(),
-                    "theta": figures.step[i].tolist(),
-                    "memory_norm": figures.weight_norm[i].tolist(),
+                    "surprise": stats.surprise[i].tolist(),
+                    **{
+                        SYMBOLS.get(name, name): gate[i].tolist()
+                        for name, gate in stats.gates.items()
+                    },
+                    "memory_norm": stats.weight_norm[i].tolist(),
                 }
-                for layer, figures in inspection.layers.items()
+                for layer, stats in inspection.layers.items()
             ],
         }
 
 
-def _inspect_piece(
+def _unknown(model: TitansLM) -> Float[Array, " vocab"]:
+    """Logits in place of those that would predict the first token."""
+    logits = jax.eval_shape(lambda: model.step(jnp.int32(0), model.init_state())[0])
+    return jnp.full(logits.shape, jnp.nan, logits.dtype)
+
+
+def _inspect_block(
     model: TitansLM,
     tokens: Int[Array, " seq"],
     logits: Float[Array, " vocab"],
     state: ModelState,
 ) -> tuple[Inspection, Float[Array, " vocab"], ModelState]:
-    """Figures of a piece, given the prediction of its first token."""
-
-    def visit(block: Block, x: Array, state: PyTree) -> tuple[Array, PyTree]:
-        figures = None
-        if isinstance(block.mixer, AbstractMemoryMixer):
-            seen, memory = block.mixer.memory_view(block.mixer_norm(x), state)
-            figures = observe(block.mixer.memory, seen, memory)
-        x, state = block.step(x, state)
-        return x, (state, figures)
+    """Inspect tokens, given the logits that predict the first of them."""
+    is_scored = jnp.ones((), bool)
 
     def body(
         carry: tuple[Float[Array, " vocab"], ModelState], token: Int[Array, ""]
-    ) -> tuple[tuple[Float[Array, " vocab"], ModelState], PyTree]:
+    ) -> tuple[
+        tuple[Float[Array, " vocab"], ModelState],
+        tuple[Float[Array, ""], dict[int, MemoryStats]],
+    ]:
         logits, state = carry
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, token)
-        x, kept = model.walk(visit, model.embed(token), state)
-        state = tuple(tuple(state for state, _ in stack) for stack in kept)
-        figures = tuple(tuple(figures for _, figures in stack) for stack in kept)
-        return (model.predict(x), state), (loss, figures)
+        loss = token_loss(logits, token, is_scored).loss
+        logits, state, stats = model.probe(token, state)
+        return (logits, state), (loss, stats)
 
-    (logits, state), (loss, figures) = scan(body, (logits, state), tokens)
-    return Inspection(loss, dict(_by_layer(model, figures))), logits, state
+    (logits, state), (loss, stats) = scan(body, (logits, state), tokens)
+    return Inspection(loss, stats), logits, state
 
 
-_inspect_compiled = eqx.filter_jit(_inspect_piece)
-
-
-def _by_layer(model: TitansLM, figures: PyTree) -> Iterator[tuple[int, MemoryFigures]]:
-    """Figures of each layer with a memory, first layer first.
-
-    Args:
-        model: Knows how often each stack repeats its pattern.
-        figures: For each stack and block of its pattern None or figures, whose axes are
-            tokens and repeats.
-    """
-    layers = itertools.count()
-    for stack, pattern in zip(model.stacks, figures, strict=True):
-        for repeat, block in itertools.product(range(stack.n_repeats), pattern):
-            layer = next(layers)
-            if block is not None:
-                yield layer, jax.tree.map(lambda x, n=repeat: x[:, n], block)
+_inspect_compiled = eqx.filter_jit(_inspect_block)

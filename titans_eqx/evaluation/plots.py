@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.inspection import Inspection
+from titans_eqx.evaluation.inspection import SYMBOLS, Inspection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Number: TypeAlias = float | int
 
@@ -24,12 +25,12 @@ def plot_inspection(inspection: Inspection, texts: list[str], path: Path) -> Non
     """Draw a text coloured by surprise, and curves of every layer below it.
 
     Args:
-        inspection: The figures.
+        inspection: Of the text.
         texts: The text of each token.
         path: Where to write the picture (PNG).
 
     Raises:
-        UserError: If matplotlib is not installed.
+        UserError: If matplotlib is missing or the file cannot be written.
     """
     plt = _pyplot()
     curves = _curves(inspection)
@@ -51,16 +52,12 @@ def plot_inspection(inspection: Inspection, texts: list[str], path: Path) -> Non
         if len(lines) > 1:
             panel.legend(loc="upper right", fontsize="small")
     axes[-1].set_xlabel("token")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-    plt.close(figure)
+    figure.suptitle(f"Memories while reading {len(texts):,} tokens")
+    _save(figure, path)
 
 
 def require_plots() -> None:
-    """Check, before any work, that pictures can be drawn.
-
-    Raises:
-        UserError: If matplotlib is not installed.
-    """
+    """Raise a UserError, before any work, if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise UserError(
             "pictures need the package 'matplotlib': pip install 'titans_eqx[plots]', "
@@ -78,6 +75,18 @@ def _pyplot() -> Any:
     return plt
 
 
+def _save(figure: "Figure", path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=DOTS_PER_INCH)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path.parent}: {error.strerror or error}."
+        ) from error
+    finally:
+        _pyplot().close(figure)
+
+
 def _mean_surprise(inspection: Inspection) -> np.ndarray:
     return np.mean(
         [np.mean(layer.surprise, axis=1) for layer in inspection.layers.values()],
@@ -87,21 +96,13 @@ def _mean_surprise(inspection: Inspection) -> np.ndarray:
 
 def _curves(inspection: Inspection) -> dict[str, dict[str, np.ndarray]]:
     """Lines by panel, each a mean over heads and memory layers."""
-    symbols = {
-        "surprise |u|": lambda layer: layer.surprise,
-        "alpha": lambda layer: layer.decay,
-        "eta": lambda layer: layer.momentum,
-        "theta": lambda layer: layer.step,
-        "memory norm |M|": lambda layer: layer.weight_norm,
-    }
     panels = {"loss (nats)": {"loss": np.asarray(inspection.loss)}}
-    for name, take in symbols.items():
-        panels[name] = {
-            f"layer {number}": np.mean(
-                np.reshape(take(layer), (len(inspection.loss), -1)), axis=1
-            )
-            for number, layer in inspection.layers.items()
-        }
+    for number, stats in inspection.layers.items():
+        gates = {SYMBOLS.get(name, name): gate for name, gate in stats.gates.items()}
+        values = {"surprise |u|": stats.surprise, **gates}
+        for name, value in (values | {"memory norm |M|": stats.weight_norm}).items():
+            mean = np.mean(np.reshape(value, (len(inspection.loss), -1)), axis=1)
+            panels.setdefault(name, {})[f"layer {number}"] = mean
     return panels
 
 
@@ -132,6 +133,7 @@ def plot_curves(
     curves: Mapping[str, Sequence[tuple[Number, Number]]],
     x_label: str,
     y_label: str,
+    title: str,
     path: Path,
 ) -> None:
     """Draw curves over a logarithmic axis.
@@ -140,53 +142,60 @@ def plot_curves(
         curves: Points by name.
         x_label: What is along the horizontal axis.
         y_label: What is along the vertical axis.
+        title: Above the picture.
         path: Where to write the picture (PNG).
 
     Raises:
-        UserError: If matplotlib is not installed.
+        UserError: If matplotlib is missing or the file cannot be written.
     """
     plt = _pyplot()
-    figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, panel = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name, points in curves.items():
         panel.plot(*zip(*points, strict=True), marker="o", label=name)
+    xs = sorted({x for points in curves.values() for x, _ in points})
     panel.set_xscale("log", base=2)
+    panel.set_xticks(xs, [f"{x:,.0f}" for x in xs], rotation=45, fontsize="small")
+    panel.minorticks_off()
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)
-    panel.legend()
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-    plt.close(figure)
+    panel.set_title(title)
+    if len(curves) > 1:
+        figure.legend(loc="outside right upper")
+    _save(figure, path)
 
 
 def plot_grid(
     cells: Mapping[tuple[Number, Number], Number],
     x_label: str,
     y_label: str,
+    title: str,
     path: Path,
 ) -> None:
     """Draw a heat map of shares.
 
     Args:
-        cells: A share in [0, 1] for each (column, row).
-        x_label: What the columns are.
-        y_label: What the rows are.
+        cells: A share in [0, 1] for each place along the two axes.
+        x_label: What is along the horizontal axis.
+        y_label: What is along the vertical axis.
+        title: Above the picture.
         path: Where to write the picture (PNG).
 
     Raises:
-        UserError: If matplotlib is not installed.
+        UserError: If matplotlib is missing or the file cannot be written.
     """
     plt = _pyplot()
-    columns, rows = (sorted({cell[axis] for cell in cells}) for axis in (0, 1))
-    grid = [[cells.get((x, y), np.nan) for x in columns] for y in rows]
-    size = (2 + 0.9 * len(columns), 1.5 + 0.5 * len(rows))
+    xs, ys = (sorted({cell[axis] for cell in cells}) for axis in (0, 1))
+    grid = [[cells.get((x, y), np.nan) for x in xs] for y in ys]
+    size = (3 + 0.9 * len(xs), 1.8 + 0.5 * len(ys))
     figure, panel = plt.subplots(figsize=size, layout="constrained")
     image = panel.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-    panel.set_xticks(range(len(columns)), [f"{x:,}" for x in columns])
-    panel.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+    panel.set_xticks(range(len(xs)), [f"{x:,}" for x in xs])
+    panel.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)
+    panel.set_title(title, wrap=True)
     for y, line in enumerate(grid):
         for x, value in enumerate(line):
             panel.text(x, y, f"{100 * value:.0f}", ha="center", va="center")
     figure.colorbar(image, ax=panel, label="share found")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-    plt.close(figure)
+    _save(figure, path)

@@ -1,0 +1,27 @@
+from tests.evaluation.oracle import Oracle
+from titans_eqx.config import DataConfig, NeedleConfig, RunConfig
+from titans_eqx.evaluation import NeedleSettings
+from titans_eqx.evaluation.needle import needle
+
+# Answers of 5 bytes.
+CONFIG = RunConfig(data=DataConfig(source="task", task=NeedleConfig(n_digits=4)))
+
+
+def find(wrong_every, depths):
+    settings = NeedleSettings(lengths=(300,), depths=depths, n_examples=8)
+    return needle(Oracle(wrong_every), CONFIG, settings)
+
+
+def test_a_needle_is_found_only_whole():
+    found = find(10, (0.0, 1.0))
+    assert [line["depth"] for line in found] == [0.0, 1.0]
+    # Every tenth byte is wrong: one in every second answer.
+    assert [line["accuracy"] for line in found] == [0.5, 0.5]
+    (line,) = find(5, (0.5,))
+    assert line["accuracy"] == 0
+
+
+def test_a_run_on_text_is_asked_for_passkeys():
+    settings = NeedleSettings(lengths=(300,), depths=(0.5,), n_examples=2)
+    (line,) = needle(Oracle(1000), RunConfig(), settings)
+    assert (line["accuracy"], line["cases"]) == (1, 2)

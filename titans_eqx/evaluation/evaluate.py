@@ -1,0 +1,87 @@
+"""An evaluation of the model of a run, from its settings to its files."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import click
+
+from titans_eqx.checkpoint.load_model import LoadedModel, load_model
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation.needle import NeedleSettings, needle, plot_needle
+from titans_eqx.evaluation.perplexity import (
+    PerplexitySettings,
+    perplexity,
+    plot_perplexity,
+)
+from titans_eqx.evaluation.plots import require_plots
+from titans_eqx.evaluation.recall import RecallSettings, plot_recall, recall
+from titans_eqx.evaluation.report import REPORT, show, write_json
+from titans_eqx.evaluation.scorer import StreamScorer
+from titans_eqx.evaluation.table import Table
+
+Settings: TypeAlias = PerplexitySettings | RecallSettings | NeedleSettings
+
+
+def evaluate(
+    run_dir: Path, settings: Settings, out: Path | None, *, with_picture: bool
+) -> Table:
+    """Measure the latest model of a run, show and write the table.
+
+    Args:
+        run_dir: Folder of the run.
+        settings: Their type decides what is measured.
+        out: New folder for the results; None for one in the run's folder.
+        with_picture: Whether to draw.
+
+    Raises:
+        UserError: If the run, a setting or the folder cannot be used.
+    """
+    if with_picture:
+        require_plots()
+    loaded = load_model(run_dir)
+    for line in loaded.refused:
+        click.echo(f"warning: {line}; using step {loaded.step}", err=True)
+    out = out or evaluation_dir(run_dir, settings, loaded.step)
+    if (out / REPORT).exists():
+        raise UserError(f"{out} holds results; name a new folder with --out.")
+    table, plot = _measure(loaded, settings)
+    title = f"{settings.name} of {run_dir} at step {loaded.step}"
+    show(table, title)
+    report = {
+        "measure": settings.name,
+        "run": str(run_dir),
+        "step": loaded.step,
+        "settings": dataclasses.asdict(settings),
+        "table": table,
+    }
+    if with_picture:
+        plot(table, title, out / "picture.png")
+    # Last: where it is, the evaluation is complete.
+    write_json(report, out / REPORT)
+    return table
+
+
+def evaluation_dir(run_dir: Path, settings: Settings, step: int) -> Path:
+    """Where the results of a run are written by default."""
+    return run_dir / "evaluation" / f"{settings.name}-at-{step}"
+
+
+def _measure(
+    loaded: LoadedModel, settings: Settings
+) -> tuple[Table, Callable[[Table, str, Path], None]]:
+    """The table, and the function that draws it."""
+    scorer = StreamScorer(loaded.model, settings.batch_size)
+    match settings:
+        case PerplexitySettings():
+            return perplexity(scorer, loaded.config, settings), plot_perplexity
+        case RecallSettings():
+            return recall(scorer, loaded.config, settings), plot_recall
+        case NeedleSettings():
+            if not loaded.reads_bytes:
+                raise UserError(
+                    "needles are hidden in bytes, and the model of this run does not "
+                    "read bytes."
+                )
+            return needle(scorer, loaded.config, settings), plot_needle

@@ -1,0 +1,64 @@
+"""Share of needles found in a haystack, by length and depth."""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from titans_eqx.config import NeedleConfig, RunConfig
+from titans_eqx.data import build_task
+from titans_eqx.data.synthetic import TaskExamples
+from titans_eqx.evaluation.plots import plot_grid
+from titans_eqx.evaluation.scorer import Scorer
+from titans_eqx.evaluation.table import Table, accuracy_columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedleSettings:
+    """How finding needles is measured."""
+
+    name: ClassVar[str] = "needle"
+
+    lengths: tuple[int, ...] = ()  # bytes in an example; (): data.seq_len of the run
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # 0 = first, 1 = last
+    n_examples: int = 64  # of each length and depth
+    batch_size: int = 8  # examples read at once
+    seed: int = 0  # decides the examples
+
+
+def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table:
+    """Hide needles and ask for them; the model must read bytes.
+
+    The needles are those of data.task, or passkeys if the run had another task.
+    A needle is found if every byte of the answer is the likeliest after the ones before
+    it, which is what greedy generation would write.
+
+    Returns:
+        A line for each length and depth.
+
+    Raises:
+        DataError: If a length is too short for the needle.
+    """
+    trained_on = config.data.task
+    section = trained_on if isinstance(trained_on, NeedleConfig) else NeedleConfig()
+    table: Table = []
+    lengths = settings.lengths or (config.data.seq_len,)
+    for length, depth in product(lengths, settings.depths):
+        task = build_task(section, depth=depth)
+        n_examples, seed = settings.n_examples, settings.seed
+        examples = list(TaskExamples(task, length, n_examples, seed, "eval"))
+        n_found = sum(
+            bool(np.all(scores.is_correct[example["mask"]]))
+            for example, scores in zip(examples, scorer(examples), strict=True)
+        )
+        columns = accuracy_columns(n_found, n_examples)
+        table.append({"length": length, "depth": depth} | columns)
+    return table
+
+
+def plot_needle(table: Table, title: str, path: Path) -> None:
+    """Draw the share found over length and depth."""
+    cells = {(line["length"], line["depth"]): line["accuracy"] for line in table}
+    plot_grid(cells, "length", "depth", title, path)

@@ -1,0 +1,94 @@
+"""Accuracy on a task of key-value pairs by length, number of pairs and distance."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+
+from titans_eqx.config import RunConfig
+from titans_eqx.config.task import PairTask
+from titans_eqx.data import build_task
+from titans_eqx.data.synthetic import MultiQueryRecall, Task, TaskExamples
+from titans_eqx.data.synthetic.mqar import distances
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation.plots import plot_curves
+from titans_eqx.evaluation.scorer import Scorer
+from titans_eqx.evaluation.table import Table, accuracy_columns, doubling_ranges
+
+PAIR_TASKS: Final = ("mqar", "in_context_recall", "noisy_recall", "fuzzy_recall")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallSettings:
+    """How recall is measured; an empty tuple stands for the value of the run."""
+
+    name: ClassVar[str] = "recall"
+
+    lengths: tuple[int, ...] = ()  # tokens in an example
+    n_pairs: tuple[int, ...] = ()  # key-value pairs in an example
+    n_examples: int = 64  # of each length and number of pairs
+    batch_size: int = 8  # examples read at once
+    seed: int = 0  # decides the examples
+
+
+def recall(scorer: Scorer, config: RunConfig, settings: RecallSettings) -> Table:
+    """Measure a model on the task of its run.
+
+    Returns:
+        For each length and number of pairs a line for all distances (`distance` 0),
+        then for MQAR one for each range of distances, named by its upper end.
+
+    Raises:
+        DataError: If a number of pairs or a length does not fit the task.
+        UserError: If the run was not trained on a task of pairs, or nothing is asked.
+    """
+    task = config.data.task
+    if config.data.source != "task" or not isinstance(task, PairTask):
+        raise UserError(
+            f"recall needs a run trained on one of {', '.join(PAIR_TASKS)}; "
+            f"this one has data.source = {config.data.source!r} and "
+            f"data.task.name = {task.name!r}."
+        )
+    table: Table = []
+    for length in settings.lengths or (config.data.seq_len,):
+        for n_pairs in settings.n_pairs or (task.n_pairs,):
+            counts = _count(scorer, build_task(task, n_pairs=n_pairs), length, settings)
+            table.extend(
+                {"length": length, "pairs": n_pairs, "distance": stop}
+                | accuracy_columns(*count.tolist())
+                for stop, count in sorted(counts.items())
+                if count[1] > 0
+            )
+    if not table:
+        raise UserError("no example asks for anything; raise --length or --examples.")
+    return table
+
+
+def plot_recall(table: Table, title: str, path: Path) -> None:
+    """Draw the accuracy by length, a curve for each number of pairs."""
+    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in table:
+        if line["distance"] == 0:
+            curves[f"{line['pairs']} pairs"].append((line["length"], line["accuracy"]))
+    plot_curves(curves, "length", "accuracy", title, path)
+
+
+def _count(
+    scorer: Scorer, task: Task, length: int, settings: RecallSettings
+) -> dict[int, np.ndarray]:
+    """Correct answers and cases by the upper end of a range of distances; 0: all."""
+    n_examples, seed = settings.n_examples, settings.seed
+    examples = list(TaskExamples(task, length, n_examples, seed, "eval"))
+    counts: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, int))
+    for example, scores in zip(examples, scorer(examples), strict=True):
+        groups = {0: example["mask"]}
+        if isinstance(task, MultiQueryRecall):
+            distance = distances(example)
+            for start, stop in doubling_ranges(length):
+                is_inside = (distance >= start) & (distance < stop)
+                groups[stop] = example["mask"] & is_inside
+        for stop, mask in groups.items():
+            counts[stop] += scores.is_correct[mask].sum(), mask.sum()
+    return counts

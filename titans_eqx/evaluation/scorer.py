@@ -1,0 +1,92 @@
+"""Scores of examples of any length, read as streams in constant device memory."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from titans_eqx.data.example import Example
+from titans_eqx.generation.prefill import BLOCK_LEN
+from titans_eqx.models import ModelState, TitansLM
+from titans_eqx.sharding.mesh import (
+    BATCH,
+    REPLICATED,
+    batch_sharding,
+    build_mesh,
+    replicated,
+)
+from titans_eqx.training.loss import Batch, TokenLoss, token_loss
+
+
+class Scores(NamedTuple):
+    """How well the predictions of an example fit its targets."""
+
+    loss: np.ndarray  # nats, (seq,); 0 where the mask of the example is False
+    is_correct: np.ndarray  # bool, (seq,)
+
+
+Scorer: TypeAlias = Callable[[Iterable[Example]], Iterator[Scores]]
+"""Scores of each example, in order; see `StreamScorer`."""
+
+
+class StreamScorer:
+    """A model that scores several examples at once, spread over the devices."""
+
+    def __init__(self, model: TitansLM, batch_size: int) -> None:
+        """Place the model on as many devices as divide the batch."""
+        self._batch_size = batch_size
+        self._mesh = build_mesh(0, batch_size)
+        arrays, static = eqx.partition(model, eqx.is_array)
+        self._arrays = jax.device_put(arrays, replicated(self._mesh))
+
+        def start(arrays: PyTree[Array]) -> ModelState:
+            state = eqx.combine(arrays, static).init_state()
+            return jax.tree.map(lambda x: jnp.stack([x] * batch_size), state)
+
+        def read(
+            arrays: PyTree[Array], state: ModelState, block: Batch
+        ) -> tuple[ModelState, TokenLoss]:
+            model = eqx.combine(arrays, static)
+            logits, state = jax.vmap(model)(block["inputs"], state)
+            return state, token_loss(logits, block["targets"], block["mask"])
+
+        self._start = jax.jit(start, out_shardings=batch_sharding(self._mesh))
+        self._read = jax.jit(
+            jax.shard_map(
+                read,
+                mesh=self._mesh,
+                in_specs=(REPLICATED, BATCH, BATCH),
+                out_specs=BATCH,
+            ),
+            donate_argnums=1,
+        )
+
+    def __call__(self, examples: Iterable[Example]) -> Iterator[Scores]:
+        """Score examples of equal lengths, each as a stream of its own."""
+        iterator = iter(examples)
+        while batch := list(islice(iterator, self._batch_size)):
+            yield from self._score(batch)
+
+    def _score(self, examples: list[Example]) -> list[Scores]:
+        length = examples[0]["inputs"].size
+        block_len = min(BLOCK_LEN, length)
+        n_blocks = -(-length // block_len)
+        # Zeros fill up the batch and the last block; nothing of them is scored.
+        fill = (0, self._batch_size - len(examples)), (0, n_blocks * block_len - length)
+        batch = jax.tree.map(lambda *xs: np.pad(np.stack(xs), fill), *examples)
+        state, parts = self._start(self._arrays), []
+        for first in range(0, n_blocks * block_len, block_len):
+            block = jax.tree.map(lambda x, i=first: x[:, i : i + block_len], batch)
+            block = jax.device_put(block, batch_sharding(self._mesh))
+            state, scores = self._read(self._arrays, state, block)
+            parts.append(jax.device_get(Scores(scores.loss, scores.is_correct)))
+        whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
+        return [
+            jax.tree.map(lambda x, i=i: x[i, :length], whole)
+            for i in range(len(examples))
+        ]
