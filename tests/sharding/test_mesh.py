@@ -38,10 +38,10 @@ def test_batch_that_devices_do_not_divide_is_refused():
 
 
 @needs_four
-def test_rows_are_spread_and_the_rest_is_everywhere():
+def test_batches_are_split_and_the_rest_is_everywhere():
     mesh = build_mesh(4, 8)
-    rows = jax.device_put(jax.numpy.arange(8), batch_sharding(mesh))
-    assert [shard.data.tolist() for shard in rows.addressable_shards] == [
+    batch = jax.device_put(jax.numpy.arange(8), batch_sharding(mesh))
+    assert [shard.data.tolist() for shard in batch.addressable_shards] == [
         [0, 1],
         [2, 3],
         [4, 5],

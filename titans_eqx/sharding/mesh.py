@@ -14,14 +14,14 @@ REPLICATED: Final = PartitionSpec()
 
 
 class MeshError(UserError):
-    """The devices that a config asks for cannot be had; the message is one line."""
+    """The devices that a config asks for are not available."""
 
 
 def use_all_cpu_cores() -> None:
     """Give a CPU-only machine one virtual device for each core.
 
-    XLA's CPU matrix products are small here and use one core each; rows on several
-    devices run side by side, about twice as fast on two cores. Call before anything
+    XLA's CPU matrix products are small here and use one core each; sequences on several
+    devices run in parallel, about twice as fast on two cores. Call before anything
     touches a device; an explicit setting of the user wins.
     """
     is_set = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -37,14 +37,11 @@ def _usable_cores() -> int:
 
 
 def build_mesh(n_devices: int, batch_size: int) -> Mesh:
-    """The mesh of a run.
+    """A mesh with the single axis `data`.
 
     Args:
         n_devices: Devices along the batch axis; 0 for the most that divide the batch.
-        batch_size: Rows of a global batch.
-
-    Returns:
-        A mesh with the single axis `data`.
+        batch_size: Sequences of a global batch.
 
     Raises:
         MeshError: If there are fewer devices, or they do not divide the batch.
@@ -71,7 +68,7 @@ def build_mesh(n_devices: int, batch_size: int) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch spread over the devices."""
+    """The batch axis split over the devices."""
     return NamedSharding(mesh, BATCH)
 
 
