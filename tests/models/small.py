@@ -14,7 +14,7 @@ from titans_eqx.models import TitansLM, build_model
 
 D_MODEL = 8
 VOCAB = 12
-MEMORY = {"n_heads": 2, "depth": 2, "expansion": 2, "chunk_len": 2, "conv_taps": 3}
+MEMORY = {"n_heads": 2, "depth": 2, "expansion": 2, "chunk_len": 2, "kernel_size": 3}
 ATTENTION = {"n_heads": 2, "segment_len": 4, "window": 3, "n_persistent": 2}
 
 
@@ -24,7 +24,7 @@ def small_config(
     """Two layers of width 8; chunks of 2, segments of 4 and windows of 3 tokens."""
     return ModelConfig(
         **{"d_model": D_MODEL, "n_layers": 2, "vocab_size": VOCAB, **changes},
-        memory=MemoryConfig(**{**MEMORY, "max_step": 0.5, **(memory or {})}),
+        memory=MemoryConfig(**{**MEMORY, "max_learning_rate": 0.5, **(memory or {})}),
         attention=AttentionConfig(**{**ATTENTION, **(attention or {})}),
     )
 
@@ -54,5 +54,5 @@ def tokens(n: int, *, seed: int = 0) -> Array:
 
 
 def stream(n: int, *, seed: int = 0) -> Array:
-    """Random rows of the width of the model."""
+    """Random features of the width of the model."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=(n, D_MODEL)))
