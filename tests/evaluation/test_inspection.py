@@ -32,6 +32,7 @@ def memory_layers(config):
     return [i for i, block in enumerate(blocks) if block != "transformer"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_inspecting_is_reading(config):

@@ -78,6 +78,7 @@ def crash():
     raise RuntimeError("the power went off")
 
 
+@pytest.mark.slow
 def test_interrupted_run_equals_an_uninterrupted_one(
     finished_run, train_quietly, at_step, tmp_path
 ):
@@ -117,6 +118,7 @@ def test_first_save_cut_off_is_no_checkpoint(small_config, train_quietly, tmp_pa
     assert numbers(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_reported_and_done_again(
     finished_run, train_quietly, tmp_path
 ):
@@ -130,6 +132,7 @@ def test_damaged_checkpoint_is_reported_and_done_again(
     assert_equal_trees(last_state(folder, config), last_state(reference, config))
 
 
+@pytest.mark.slow
 def test_terminated_process_saves_exits_with_zero_and_goes_on(
     small_config, train_quietly, tmp_path
 ):
@@ -206,7 +209,7 @@ def test_a_config_of_another_version_is_refused_in_one_line(metadata):
     newer["config"]["model"]["memory"]["forgets"] = "slowly"
     with pytest.raises(
         CheckpointError,
-        match="in the checkpoint: .*forgets.* Use titans_eqx .*, which wrote",
+        match="in the checkpoint: .*forgets.* Use titans_eqx .*, which",
     ):
         saved_config(newer)
 
