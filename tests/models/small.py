@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
-from titans_eqx.models import TitansLM, build_model
+from titans_eqx.models import Backbone, Block, TitansLM, build_backbone, build_model
 
 D_MODEL = 8
 VOCAB = 12
@@ -46,6 +46,23 @@ def jittered(module: PyTree) -> PyTree:
 def small_model(config: ModelConfig) -> TitansLM:
     """A model whose parameters are all away from their starting values."""
     return jittered(eqx.filter_jit(build_model)(config, key=jr.key(0)))
+
+
+def blocks_of(backbone: Backbone) -> list[Block]:
+    """All blocks, first to last, each with arrays of its own."""
+    return [
+        jax.tree.map(lambda x, n=n: x[n] if eqx.is_array(x) else x, block)
+        for stack in backbone.stacks
+        for n in range(stack.n_repeats)
+        for block in stack.pattern
+    ]
+
+
+def small_block(config: ModelConfig) -> Block:
+    """A block of the config's pattern, its parameters as in `small_model`."""
+    config = config.model_copy(update={"n_layers": len(config.blocks)})
+    backbone = eqx.filter_jit(build_backbone)(config, key=jr.key(0))
+    return jittered(blocks_of(backbone)[0])
 
 
 def tokens(n: int, *, seed: int = 0) -> Array:

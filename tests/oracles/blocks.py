@@ -49,27 +49,29 @@ def swiglu(
 
 
 def causal_conv(
-    x: np.ndarray, kernel: np.ndarray, carried: np.ndarray | None = None
+    x: np.ndarray, kernel: np.ndarray, conv_state: np.ndarray | None = None
 ) -> np.ndarray:
     """One filter for each channel over the current and earlier tokens.
 
     Args:
         x: (seq, channels).
-        kernel: (taps, channels); the last tap multiplies the current token.
-        carried: the taps - 1 inputs before x, oldest first; zeros if not given.
+        kernel: (kernel_size, channels); the last row multiplies the current token.
+        conv_state: the kernel_size - 1 inputs before x, oldest first; zeros if not
+            given.
 
     Returns:
         (seq, channels).
     """
-    taps, channels = kernel.shape
-    if carried is None:
-        carried = np.zeros((taps - 1, channels))
-    # Row t of x is row t + taps - 1 here, so tap j meets token t - (taps - 1) + j.
-    padded = np.concatenate([carried, x])
+    kernel_size, channels = kernel.shape
+    if conv_state is None:
+        conv_state = np.zeros((kernel_size - 1, channels))
+    # Row t of x is row t + kernel_size - 1 here, so kernel row j meets token
+    # t - (kernel_size - 1) + j.
+    padded = np.concatenate([conv_state, x])
     out = np.zeros((len(x), channels))
     for token in range(len(x)):
-        for tap in range(taps):
-            out[token] += kernel[tap] * padded[token + tap]
+        for row in range(kernel_size):
+            out[token] += kernel[row] * padded[token + row]
     return out
 
 

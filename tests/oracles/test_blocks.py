@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import block_oracles as oracle
+from tests.oracles import blocks as oracle
 
 D = 4
 
@@ -29,21 +29,21 @@ def test_silu_and_swiglu_by_hand():
     )
 
 
-def test_conv_weights_the_current_token_with_the_last_tap():
+def test_conv_weights_the_current_token_with_the_last_row_of_the_kernel():
     x = np.array([[1.0], [10.0], [100.0]])
     kernel = np.array([[2.0], [3.0], [5.0]])
     np.testing.assert_allclose(oracle.causal_conv(x, kernel)[:, 0], [5, 53, 532])
-    carried = np.array([[0.1], [0.2]])
+    conv_state = np.array([[0.1], [0.2]])
     np.testing.assert_allclose(
-        oracle.causal_conv(x, kernel, carried)[:, 0], [5.8, 53.4, 532]
+        oracle.causal_conv(x, kernel, conv_state)[:, 0], [5.8, 53.4, 532]
     )
 
 
-def test_conv_split_and_carried_equals_whole():
+def test_conv_of_the_rest_with_its_state_is_the_end_of_the_whole():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(9, 3)), rng.normal(size=(4, 3))
     whole = oracle.causal_conv(x, kernel)
-    tail = oracle.causal_conv(x[5:], kernel, carried=x[2:5])
+    tail = oracle.causal_conv(x[5:], kernel, conv_state=x[2:5])
     np.testing.assert_allclose(tail, whole[5:])
 
 
