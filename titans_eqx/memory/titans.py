@@ -240,7 +240,6 @@ class TitansRule(AbstractRule[TitansState]):
             if target is not None:
                 m = m + (1 - kept) * target[layer]
             weights.append(m)
-            # The same in all channels.
             s = factors.velocity_carry[0] * state.velocity[layer]
             velocity.append(s - (factors.velocity_write[0][:, None] * a).T @ g)
         return reads, TitansState(
@@ -259,7 +258,7 @@ class TitansRule(AbstractRule[TitansState]):
         """Factors of each memory layer; leading axis: channels, or one for all."""
         decay, momentum = self._decay_and_momentum(net, inputs)
         over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
-        # Where there is no gate eta, scan.py has not made it neutral at padding.
+        # Without a gate eta, nobody has made it neutral at padding yet.
         return [
             over_channels(alpha, jnp.where(is_real, eta, 1), is_real)
             for alpha, eta in zip(decay, momentum, strict=True)

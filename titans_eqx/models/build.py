@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.random as jr
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from titans_eqx.attention import AttentionHeads, SegmentAttention, SlidingAttention
 from titans_eqx.config import ModelConfig
@@ -75,7 +75,7 @@ def _build_stack(
     """Every repeat with weights of its own."""
     keys = jr.split(key, (len(pattern), n_repeats))
 
-    def build(name: str, keys: PRNGKeyArray) -> Block:
+    def build(name: str, keys: Key[Array, " repeats"]) -> Block:
         return eqx.filter_vmap(lambda key: _build_block(name, config, key=key))(keys)
 
     return LayerStack(

@@ -41,17 +41,13 @@ def scan(
     start: Tree,
     xs: PyTree[Array],
 ) -> tuple[Tree, PyTree[Array]]:
-    """`jax.lax.scan` whose carry may start from constants.
+    """`jax.lax.scan` whose carry may start from, and come back as, constants."""
 
-    Args:
-        body: From carry and one slice of `xs` to the next carry and an output.
-        start: Carry before the first slice.
-        xs: Arrays with a leading axis to run over.
+    def varying(carry: Tree, x: PyTree[Array]) -> tuple[Tree, PyTree[Array]]:
+        after, y = body(carry, x)
+        return vary_like(after, carry), y
 
-    Returns:
-        The last carry, and the stacked outputs.
-    """
-    return jax.lax.scan(body, vary_like(start, xs), xs)
+    return jax.lax.scan(varying, vary_like(start, xs), xs)
 
 
 def _varying_axes(x: Array) -> frozenset[str]:
