@@ -43,13 +43,13 @@ def test_reading_today_and_asking_tomorrow_is_reading_on(generate, tmp_path):
 
 
 def test_a_conversation_keeps_its_memory(generate):
-    both = written(generate("--interactive", text="one\ntwo\n"))
-    first = written(generate("--interactive", "--session", "s", text="one\n"))
-    second = written(
-        generate("--interactive", "--session", "s", "--seed", "1", text="two\n")
-    )
+    # Long enough for a difference in the memory to show in what is drawn.
+    talk = ["--interactive", "--tokens", "60"]
+    both = written(generate(*talk, text="one\ntwo\n"))
+    first = written(generate(*talk, "--session", "s", text="one\n"))
+    second = written(generate(*talk, "--session", "s", "--seed", "1", text="two\n"))
     assert both == first + second
-    alone = written(generate("--interactive", "--seed", "1", text="two\n"))
+    alone = written(generate(*talk, "--seed", "1", text="two\n"))
     assert second != alone
 
 
