@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import block_oracles as oracle
-from tests.oracles.attention_columns import columns, joined
-from titans_eqx.attention.segmented import SegmentAttention
-from titans_eqx.nn import Span
+from tests.oracles import attention as oracle
+from tests.oracles.parameters import parameters
+from titans_eqx.attention import AttentionHeads, SegmentAttention
+from titans_eqx.nn import Padding
 
 D_MODEL, SEGMENT, BASE = 8, 5, 100.0
 call = eqx.filter_jit(lambda attention, *arguments: attention(*arguments))
@@ -15,7 +15,10 @@ step = eqx.filter_jit(lambda attention, *arguments: attention.step(*arguments))
 
 
 def draw(getkey, *, n_persistent=2):
-    attention = SegmentAttention(D_MODEL, 2, n_persistent, SEGMENT, BASE, key=getkey())
+    heads = AttentionHeads(
+        D_MODEL, n_heads=2, n_persistent=n_persistent, rope_base=BASE, key=getkey()
+    )
+    attention = SegmentAttention(heads, SEGMENT)
     x, memories = 2 * jax.random.normal(getkey(), (2, SEGMENT, D_MODEL))
     return attention, x, memories
 
@@ -23,34 +26,33 @@ def draw(getkey, *, n_persistent=2):
 @pytest.mark.parametrize("n_persistent", [0, 2])
 def test_equals_the_oracle(x64, getkey, n_persistent):
     attention, x, memories = draw(getkey, n_persistent=n_persistent)
-    y, _ = call(attention, x, memories, Span.whole(SEGMENT), attention.init_state())
-    heads = attention.heads
-    expected = [
-        oracle.segment_attention(*head, segment_len=SEGMENT, base=BASE)
-        for head in columns(heads, x, memories)
-    ]
-    np.testing.assert_allclose(y, joined(heads, expected), atol=1e-10)
+    empty = attention.init_state()
+    y, _ = call(attention, x, memories, empty, Padding.none(SEGMENT))
+    expected = oracle.segment_attention(
+        parameters(attention), np.asarray(x), np.asarray(memories), n_heads=2, base=BASE
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-10)
 
 
 def test_pieces_and_steps_equal_the_whole(x64, getkey):
     attention, x, memories = draw(getkey)
     empty = attention.init_state()
-    whole, full = call(attention, x, memories, Span.whole(SEGMENT), empty)
+    whole, full = call(attention, x, memories, empty, Padding.none(SEGMENT))
 
     cache, parts = empty, []
     for start, stop in ((0, 2), (2, 3), (3, 5)):
-        span = Span(jnp.asarray(start), jnp.asarray(stop), SEGMENT, is_whole=False)
-        # What lies beside the real slots must not matter, so it is not zero.
+        padding = Padding(jnp.asarray(start), jnp.asarray(stop), SEGMENT, is_none=False)
+        # What lies at padding must not matter, so it is not zero.
         noise = jnp.full((SEGMENT, D_MODEL), 9.0)
-        rows = span.overlay((x, memories), (noise, noise))
-        y, cache = call(attention, *rows, span, cache)
+        rows = padding.merge((x, memories), (noise, noise))
+        y, cache = call(attention, *rows, cache, padding)
         parts.append(y[start:stop])
     np.testing.assert_allclose(jnp.concatenate(parts), whole, atol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), cache, full)
 
     cache, parts = empty, []
-    for slot in range(SEGMENT):
-        y, cache = step(attention, x[slot], memories[slot], jnp.asarray(slot), cache)
+    for i in range(SEGMENT):
+        y, cache = step(attention, x[i], memories[i], cache, jnp.asarray(i))
         parts.append(y)
     np.testing.assert_allclose(jnp.stack(parts), whole, atol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), cache, full)
@@ -59,10 +61,10 @@ def test_pieces_and_steps_equal_the_whole(x64, getkey):
 @pytest.mark.parametrize("argument", [0, 1], ids=["tokens", "memories"])
 def test_sees_tokens_and_memories_of_its_past_only(getkey, argument):
     attention, x, memories = draw(getkey)
-    span, empty = Span.whole(SEGMENT), attention.init_state()
+    padding, empty = Padding.none(SEGMENT), attention.init_state()
 
     def output(x, memories):
-        return attention(x, memories, span, empty)[0]
+        return attention(x, memories, empty, padding)[0]
 
     slopes = jax.jit(jax.jacobian(output, argnums=argument))(x, memories)
     influence = np.abs(slopes).sum(axis=(1, 3))
@@ -72,8 +74,9 @@ def test_sees_tokens_and_memories_of_its_past_only(getkey, argument):
 def test_what_an_earlier_segment_left_in_the_cache_is_not_seen(getkey):
     attention, x, memories = draw(getkey)
     used = jax.tree.map(lambda a: jnp.full_like(a, 3.0), attention.init_state())
-    fresh = step(attention, x[0], memories[0], jnp.asarray(0), attention.init_state())
-    again = step(attention, x[0], memories[0], jnp.asarray(0), used)
+    first = jnp.asarray(0)
+    fresh = step(attention, x[0], memories[0], attention.init_state(), first)
+    again = step(attention, x[0], memories[0], used, first)
     np.testing.assert_array_equal(fresh[0], again[0])
 
 
@@ -81,7 +84,7 @@ def test_dtype_is_kept(getkey):
     attention, x, memories = jax.tree.map(
         lambda a: a.astype(jnp.bfloat16), draw(getkey)
     )
-    y, cache = attention(x, memories, Span.whole(SEGMENT), attention.init_state())
+    y, cache = attention(x, memories, attention.init_state(), Padding.none(SEGMENT))
     assert y.dtype == cache.token_keys.dtype == jnp.bfloat16
-    y, cache = attention.step(x[0], memories[0], jnp.asarray(0), cache)
+    y, cache = attention.step(x[0], memories[0], cache, jnp.asarray(0))
     assert y.dtype == cache.token_keys.dtype == jnp.bfloat16

@@ -5,36 +5,44 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from tests import block_oracles as oracle
-from tests.oracles.attention_columns import columns, joined
-from titans_eqx.attention.sliding import SlidingAttention
+from tests.oracles import attention as oracle
+from tests.oracles.parameters import parameters
+from titans_eqx.attention import AttentionHeads, SlidingAttention
+from titans_eqx.nn.linear import linear_rows
 
 D_MODEL, WINDOW, BASE = 8, 5, 100.0
 call = eqx.filter_jit(lambda attention, x, cache: attention(x, cache))
 step = eqx.filter_jit(lambda attention, x, cache: attention.step(x, cache))
 
 
-def draw(getkey, n_tokens, *, n_persistent=2, window=WINDOW):
-    attention = SlidingAttention(D_MODEL, 2, n_persistent, window, BASE, key=getkey())
+def draw(getkey, n_tokens, *, n_persistent=2, window=WINDOW, kernel_size=1):
+    heads = AttentionHeads(
+        D_MODEL, n_heads=2, n_persistent=n_persistent, rope_base=BASE, key=getkey()
+    )
+    attention = SlidingAttention(
+        heads, window=window, kernel_size=kernel_size, key=getkey()
+    )
     return attention, 2 * jax.random.normal(getkey(), (n_tokens, D_MODEL))
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("n_persistent", [0, 2])
 @pytest.mark.parametrize("n_tokens", [1, 4, 5, 13])
-def test_equals_the_oracle(x64, getkey, n_tokens, n_persistent):
+def test_equals_the_oracle(x64, getkey, n_tokens, n_persistent, kernel_size):
     """For less than a window, one window, and many with a part left over."""
-    attention, x = draw(getkey, n_tokens, n_persistent=n_persistent)
+    attention, x = draw(
+        getkey, n_tokens, n_persistent=n_persistent, kernel_size=kernel_size
+    )
     y, _ = call(attention, x, None)
-    heads = attention.heads
-    expected = [
-        oracle.sliding_attention(*head, window=WINDOW, base=BASE)
-        for head in columns(heads, x)
-    ]
-    np.testing.assert_allclose(y, joined(heads, expected), atol=1e-10)
+    expected = oracle.sliding_attention(
+        parameters(attention), np.asarray(x), n_heads=2, window=WINDOW, base=BASE
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-10)
 
 
-def test_pieces_and_steps_equal_the_whole(x64, getkey):
-    attention, x = draw(getkey, 13)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_pieces_and_steps_equal_the_whole(x64, getkey, kernel_size):
+    attention, x = draw(getkey, 13, kernel_size=kernel_size)
     whole, last = call(attention, x, None)
 
     cache, parts = attention.init_state(), []
@@ -53,12 +61,15 @@ def test_pieces_and_steps_equal_the_whole(x64, getkey):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), cache, last)
 
 
-def test_sees_its_window_and_nothing_else(getkey):
-    attention, x = draw(getkey, 13, n_persistent=1)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_sees_its_window_and_nothing_else(getkey, kernel_size):
+    """The convolutions see that much before the first token of the window."""
+    attention, x = draw(getkey, 13, n_persistent=1, kernel_size=kernel_size)
     slopes = jax.jit(jax.jacobian(lambda x: attention(x)[0]))(x)
     influence = np.abs(slopes).sum(axis=(1, 3))
     distance = np.arange(13)[:, None] - np.arange(13)
-    np.testing.assert_array_equal(influence > 0, (distance >= 0) & (distance < WINDOW))
+    is_seen = (distance >= 0) & (distance < WINDOW + kernel_size - 1)
+    np.testing.assert_array_equal(influence > 0, is_seen)
 
 
 def test_a_window_as_long_as_the_sequence_is_full_attention(getkey):
@@ -69,12 +80,15 @@ def test_a_window_as_long_as_the_sequence_is_full_attention(getkey):
 
 
 def test_the_cache_keeps_its_size_and_counts_no_further_than_a_window(getkey):
-    attention, x = draw(getkey, 13)
+    # Of few digits, so that no order of the sums rounds.
+    attention, x = jax.tree.map(lambda a: jnp.round(4 * a) / 4, draw(getkey, 13))
     _, cache = call(attention, x, None)
     assert int(cache.n_cached) == WINDOW
     sizes = jax.tree.map(jnp.shape, cache)
     assert sizes == jax.tree.map(jnp.shape, attention.init_state())
-    np.testing.assert_array_equal(cache.values, attention.heads.values(x)[-WINDOW:])
+    heads = attention.heads
+    values = heads.split(linear_rows(heads.value_projection, x))
+    np.testing.assert_array_equal(cache.values, values[-WINDOW:])
 
 
 def test_work_grows_linearly_with_length(getkey):
@@ -88,8 +102,9 @@ def test_work_grows_linearly_with_length(getkey):
     assert flops(32) / flops(16) < 2.2
 
 
-def test_dtype_is_kept(getkey):
-    attention, x = draw(getkey, 7)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_dtype_is_kept(getkey, kernel_size):
+    attention, x = draw(getkey, 7, kernel_size=kernel_size)
     attention, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (attention, x))
     y, cache = attention(x, None)
     assert y.dtype == cache.keys.dtype == jnp.bfloat16
@@ -100,7 +115,7 @@ def test_dtype_is_kept(getkey):
 def test_bad_sizes_are_refused(getkey):
     for n_heads in (3, 8):
         with pytest.raises(ValueError, match=rf"n_heads={n_heads} and d_model=8"):
-            SlidingAttention(D_MODEL, n_heads, 0, WINDOW, BASE, key=getkey())
+            AttentionHeads(D_MODEL, n_heads=n_heads, key=getkey())
     attention, x = draw(getkey, 3)
     with pytest.raises((TypeCheckError, TypeError)):
         attention(x[:, :6])

@@ -1,13 +1,23 @@
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
+from pydantic import ValidationError
 
-from tests.models.small import small_config, small_model, tokens
-from titans_eqx.models import build_model
-from titans_eqx.models.build import layer_kinds
-from titans_eqx.models.backbone import group_layers
+from tests.models.small import (
+    D_MODEL,
+    jittered,
+    small_config,
+    small_model,
+    stream,
+    tokens,
+)
+from titans_eqx.models import build_backbone, build_model
+from titans_eqx.models.build import group_blocks
 
 GROUPS = {
     "one layer": ("a", [("a", 1)]),
@@ -20,21 +30,59 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize(("kinds", "groups"), GROUPS.values(), ids=GROUPS.keys())
-def test_layers_are_grouped_by_the_shortest_pattern_or_by_runs(kinds, groups):
-    names = {"a": "mac", "b": "transformer"}
-    expected = [(tuple(names[c] for c in pattern), n) for pattern, n in groups]
-    found = group_layers([names[c] for c in kinds])
+@pytest.mark.parametrize(("names", "groups"), GROUPS.values(), ids=GROUPS.keys())
+def test_blocks_are_grouped_by_the_shortest_pattern_or_by_runs(names, groups):
+    blocks = {"a": "mac", "b": "transformer"}
+    expected = [(tuple(blocks[c] for c in pattern), n) for pattern, n in groups]
+    found = group_blocks([blocks[c] for c in names])
     assert found == expected
-    flat = [kind for pattern, n in found for kind in pattern * n]
-    assert flat == [names[c] for c in kinds]
+    flat = [name for pattern, n in found for name in pattern * n]
+    assert flat == [blocks[c] for c in names]
 
 
-def test_layers_without_memory_are_the_baseline():
-    config = small_config(n_layers=4, memory={"layers": [1, 3]})
-    assert layer_kinds(config) == ("transformer", "mac") * 2
-    assert layer_kinds(small_config(n_layers=2)) == ("mac", "mac")
-    assert layer_kinds(small_config(variant="transformer")) == ("transformer",) * 2
+def names_of_mixers(config):
+    backbone = eqx.filter_eval_shape(build_backbone, config, key=jr.key(0))
+    return [
+        type(block.mixer).__name__
+        for stack in backbone.stacks
+        for _ in range(jax.tree.leaves(stack)[0].shape[0])
+        for block in stack.pattern
+    ]
+
+
+def test_a_pattern_repeats_over_the_depth():
+    alternating = small_config(n_layers=4, pattern=["transformer", "mac"])
+    assert names_of_mixers(alternating) == ["AttentionOnly", "MemoryAsContext"] * 2
+    every = ["lmm", "mac", "mag", "mal", "transformer"]
+    assert names_of_mixers(small_config(n_layers=5, pattern=every)) == [
+        "LongTermMemory",
+        "MemoryAsContext",
+        "MemoryAsGate",
+        "MemoryAsLayer",
+        "AttentionOnly",
+    ]
+    assert names_of_mixers(small_config()) == ["MemoryAsContext"] * 2
+
+
+REFUSED = {
+    "a depth that the pattern does not divide": (
+        {"n_layers": 3, "pattern": ["transformer", "mac"]},
+        r"got 3 and 2; n_layers = 4 would do",
+    ),
+    "an unknown block": ({"pattern": "mamba"}, '"mac", "mag", "mal", "lmm"'),
+    "an unknown block in a list": ({"pattern": ["mac", "mamba"]}, '"mac", "mag"'),
+    "no block": ({"pattern": []}, '"mac", "mag"'),
+    "convolutions in mac": (
+        {"pattern": ["transformer", "mac"], "attention": {"kernel_size": 2}},
+        r'kernel_size must be 1 with a "mac" block, got 2',
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "match"), REFUSED.values(), ids=REFUSED.keys())
+def test_patterns_that_cannot_be_built_are_refused(changes, match):
+    with pytest.raises(ValidationError, match=match):
+        small_config(**changes)
 
 
 def count_equations(jaxpr) -> int:
@@ -46,13 +94,12 @@ def count_equations(jaxpr) -> int:
     )
 
 
-@pytest.mark.parametrize("layers", ["all", "every other"])
-def test_the_traced_program_does_not_grow_with_depth(layers):
+@pytest.mark.parametrize("pattern", ["mac", ["transformer", "mac"]])
+def test_the_traced_program_does_not_grow_with_depth(pattern):
     """Neither that which builds the model nor that which runs it."""
 
     def size(n_layers):
-        memory = {"layers": "all" if layers == "all" else [*range(1, n_layers, 2)]}
-        config = small_config(n_layers=n_layers, memory=memory)
+        config = small_config(n_layers=n_layers, pattern=pattern)
 
         def build_and_run(key, ids):
             return build_model(config, key=key)(ids)[0]
@@ -65,7 +112,140 @@ def test_the_traced_program_does_not_grow_with_depth(layers):
 
 def test_every_layer_has_weights_of_its_own():
     model = small_model(small_config(n_layers=3))
-    (block,) = model.stacks[0].pattern
+    (block,) = model.backbone.stacks[0].pattern
     weights = block.mixer.attention.heads.query_projection.weight
     assert weights.shape[0] == 3
     assert len(np.unique(weights[:, 0, 0])) == 3
+
+
+MIXED = small_config(pattern=["transformer", "mag", "lmm"], n_layers=3)
+
+
+def small_backbone(config):
+    return jittered(eqx.filter_jit(build_backbone)(config, key=jr.key(0)))
+
+
+def assert_close(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9),
+        actual,
+        expected,
+    )
+
+
+def test_a_backbone_reads_any_features_in_pieces_and_steps(x64):
+    backbone, x = small_backbone(MIXED), stream(7)
+    whole, last = eqx.filter_jit(backbone)(x)
+    assert whole.shape == (7, D_MODEL)
+
+    first, state = eqx.filter_jit(backbone)(x[:4], backbone.init_state())
+    rest, state = eqx.filter_jit(backbone)(x[4:], state)
+    assert_close((jnp.concatenate([first, rest]), state), (whole, last))
+
+    state, rows = backbone.init_state(), []
+    for row in x:
+        y, state = eqx.filter_jit(backbone.step)(row, state)
+        rows.append(y)
+    assert_close((jnp.stack(rows), state), (whole, last))
+
+
+class Classifier(eqx.Module):
+    """What someone else may build: the mean of the features, and a linear map."""
+
+    embed: eqx.nn.Linear
+    backbone: eqx.Module
+    head: eqx.nn.Linear
+
+    def __call__(self, series):
+        features, _ = self.backbone(jax.vmap(self.embed)(series))
+        return self.head(jnp.mean(features, axis=0))
+
+
+def test_a_classifier_of_series_around_a_backbone_learns(getkey):
+    model = Classifier(
+        eqx.nn.Linear(3, D_MODEL, key=getkey()),
+        build_backbone(MIXED, key=getkey()),
+        eqx.nn.Linear(D_MODEL, 2, key=getkey()),
+    )
+    series, labels = jr.normal(getkey(), (4, 6, 3)), jnp.array([0, 1, 1, 0])
+    optimizer = optax.sgd(0.01)
+
+    def loss(model):
+        logits = jax.vmap(model)(series)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    @eqx.filter_jit
+    def train_step(model, state):
+        value, gradient = eqx.filter_value_and_grad(loss)(model)
+        updates, state = optimizer.update(gradient, state)
+        return value, eqx.apply_updates(model, updates), state
+
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    before, trained, state = train_step(model, state)
+    after, _, _ = train_step(trained, state)
+    assert after < before
+    changed = jax.tree.map(
+        lambda a, b: np.any(a != b),
+        *(eqx.filter(m.backbone, eqx.is_inexact_array) for m in (model, trained)),
+    )
+    for block in [block for stack in changed.stacks for block in stack.pattern]:
+        assert block.mixer_norm.weight
+        assert block.feedforward.out_projection.weight
+        if hasattr(block.mixer, "memory"):
+            assert block.mixer.memory.key_projection.linear.weight
+            assert not any(block.mixer.memory.initial_weights)
+
+
+PROBED = {
+    "stacked": (small_config(n_layers=3), [0, 1, 2]),
+    "repeated pattern": (
+        small_config(n_layers=4, pattern=["transformer", "mac"]),
+        [1, 3],
+    ),
+    "no repeats": (MIXED, [1, 2]),
+    "no memory": (small_config(pattern="transformer"), []),
+}
+
+
+@pytest.mark.parametrize(("config", "layers"), PROBED.values(), ids=PROBED.keys())
+def test_probe_is_a_step_that_tells_of_the_layers_with_memory(x64, config, layers):
+    model = small_model(config)
+    _, state = eqx.filter_jit(model)(tokens(5))
+    token = tokens(1, seed=1)[0]
+    logits, after, stats = eqx.filter_jit(model.probe)(token, state)
+    assert_close((logits, after), eqx.filter_jit(model.step)(token, state))
+    assert list(stats) == layers
+    blocks_after = blocks_states(model.backbone, after)
+    for layer, of_layer in stats.items():
+        memory = blocks_after[layer]
+        memory = getattr(memory, "memory", memory)
+        norms = np.sqrt(
+            sum(np.sum(np.square(w), axis=(1, 2)) for w in memory.heads.weights)
+        )
+        np.testing.assert_allclose(of_layer.weight_norm, norms, rtol=0, atol=1e-9)
+        assert of_layer.surprise.shape == (config.memory.n_heads,)
+        assert np.all(np.asarray(of_layer.surprise) > 0)
+        assert of_layer.gates.keys() == {"decay", "momentum", "learning_rate"}
+    # No two layers tell the same.
+    assert len({float(s.surprise[0]) for s in stats.values()}) == len(layers)
+
+
+def blocks_states(backbone, state):
+    """The state of each block, first to last."""
+    return [
+        jax.tree.map(lambda x, n=n: x[n], block)
+        for stack, blocks in zip(backbone.stacks, state, strict=True)
+        for n in range(stack.n_repeats)
+        for block in blocks
+    ]
+
+
+def test_a_stack_tells_of_its_own_blocks(x64):
+    config = small_config(n_layers=4, pattern=["transformer", "lmm"])
+    backbone, x = small_backbone(config), stream(1)[0]
+    (stack,) = backbone.stacks
+    states = stack.init_state()
+    y, after, stats = eqx.filter_jit(stack.probe)(x, states)
+    assert_close((y, after), eqx.filter_jit(stack.step)(x, states))
+    assert [one is not None for one in stats] == [False, True, False, True]

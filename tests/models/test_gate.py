@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.blocks import rms_norm, sigmoid
-from titans_eqx.nn import StreamGate
+from titans_eqx.models.gate import MemoryGate
 
 KINDS = ("add", "mix", "multiply")
 Y, M = np.random.default_rng(0).normal(size=(2, 4))
@@ -20,7 +20,7 @@ BY_HAND = {
 
 def build(kind):
     """A gate whose parameters are all away from their starting values."""
-    gate = StreamGate(4, kind)
+    gate = MemoryGate(4, kind)
     if gate.gate is not None:
         gate = eqx.tree_at(lambda g: g.gate, gate, jnp.asarray(G))
     if gate.attention_norm is not None:
@@ -40,7 +40,7 @@ def test_equals_its_formula(x64, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_reaches_both_streams_and_every_parameter(kind):
-    gate = StreamGate(4, kind)
+    gate = MemoryGate(4, kind)
     y, m = jnp.asarray(Y, jnp.float32), jnp.asarray(M, jnp.float32)
     loss = eqx.filter_grad(lambda args: jnp.sum(args[0](*args[1:]) ** 2))
     leaves = jax.tree.leaves(loss((gate, y, m)))
@@ -50,6 +50,6 @@ def test_gradient_reaches_both_streams_and_every_parameter(kind):
 
 @pytest.mark.parametrize("kind", ["add", "mix"])
 def test_the_memory_gets_gradient_where_attention_gives_nothing(kind):
-    gate, m = StreamGate(4, kind), jnp.asarray(M, jnp.float32)
+    gate, m = MemoryGate(4, kind), jnp.asarray(M, jnp.float32)
     slope = jax.jacobian(lambda m: gate(jnp.zeros(4), m))(m)
     assert np.any(slope)

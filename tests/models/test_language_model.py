@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.models.small import VOCAB, small_config, small_model, tokens
-from tests.models.variants import ALL, MAC, OTHERS
+from tests.models.small import VOCAB, small_model, tokens
+from tests.models.variants import ALL, MAC, OTHERS, reach
 from titans_eqx.models import build_model
 
 call = eqx.filter_jit(lambda model, ids, state: model(ids, state))
@@ -58,16 +58,21 @@ def test_no_logit_depends_on_a_later_token_and_all_on_the_past(slopes):
     config, by_token = slopes
     influence = np.abs(by_token.embedding).sum(axis=2)
     distance = np.arange(N_SLOPES)[:, None] - np.arange(N_SLOPES)
-    # Layers of windows see no further than their windows laid end to end.
-    has_memory = config.variant != "transformer"
-    reach = config.n_layers * (config.attention.window - 1)
-    is_seen = (distance >= 0) & (has_memory | (distance <= reach))
+    furthest = reach(config)
+    is_seen = (distance >= 0) & (furthest is None or distance <= furthest)
     np.testing.assert_array_equal(influence > 0, is_seen)
 
 
+# Parts of a memory through which nothing but its writes depends on a token.
+WRITES = (".memory.key_projection", ".memory.value_projection", ".memory.gates")
+
+
 def test_gradient_reaches_everything_but_the_frozen_memory(slopes):
+    """And, of a memory that is switched off, but what would decide its writes."""
     config, by_token = slopes
-    without, frozen = set(), set()
+    untrained = [".memory.initial_weights"] * (config.memory.initial_memory == "frozen")
+    untrained += WRITES * config.memory.off
+    without, expected = set(), set()
     for path, leaf in jax.tree.leaves_with_path(by_token):
         name, slope = jax.tree_util.keystr(path), leaf.sum(axis=0)
         if slope.size == 0:
@@ -76,10 +81,11 @@ def test_gradient_reaches_everything_but_the_frozen_memory(slopes):
         layers = slope if ".stacks" in name else slope[None]
         if not all(np.any(layer) for layer in layers):
             without.add(name)
-        if "initial_weights" in name and config.memory.initial_memory == "frozen":
-            frozen.add(name)
+        if any(part in name for part in untrained):
+            expected.add(name)
             assert not np.any(leaf)
-    assert without == frozen
+    assert without == expected
+    assert bool(expected) == (config.has_memory and bool(untrained))
 
 
 WHOLE = 17
@@ -130,13 +136,14 @@ def test_token_by_token_gives_the_logits_and_the_state_of_the_whole(x64, streame
     assert_close(state, last)
 
 
-def test_layers_apart_step_as_the_stack_does(x64, streamed):
+def test_unstacked_layers_step_as_the_stack_does(x64, streamed):
     model, ids, (_, state) = streamed
     token = jnp.asarray(ids[0])
-    apart, parts = model.apart(), model.split_state(state)
-    assert len(parts) == len(apart.stacks) == sum(s.n_repeats for s in model.stacks)
-    logits, parts = step(apart, token, parts)
-    assert_close((logits, model.join_state(parts)), step(model, token, state))
+    unstacked, parts = model.unstack(), model.unstack_state(state)
+    n_repeats = [stack.n_repeats for stack in model.backbone.stacks]
+    assert len(parts) == len(unstacked.backbone.stacks) == sum(n_repeats)
+    logits, parts = step(unstacked, token, parts)
+    assert_close((logits, model.stack_state(parts)), step(model, token, state))
 
 
 @pytest.mark.parametrize("n_tokens", [1, 3])
@@ -184,16 +191,22 @@ def test_state_keeps_its_size_and_dtypes_from_the_first_token_on(config, dtype):
         assert shapes(state) == shapes(start)
 
 
-def test_half_precision_parameters_keep_a_wide_memory():
+@pytest.mark.parametrize("name", ["mac", "lmm delta", "mag off"])
+def test_half_precision_parameters_keep_a_wide_memory(name):
     def trace():
         model = jax.tree.map(
             lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x,
-            build_model(small_config(), key=jr.key(0)),
+            build_model(ALL[name], key=jr.key(0)),
         )
         return model(tokens(6))[1]
 
     ((layer,),) = jax.eval_shape(trace)
-    memory = layer.memory.memory
-    wide = (memory.anchor, memory.weights, memory.momentum, layer.segment_weights)
+    memory = layer if name == "lmm delta" else layer.memory
+    assert len(memory.heads.weights) == ALL[name].memory.depth
+    wide = [memory.heads.weights, memory.heads.velocity]
+    if name != "lmm delta":
+        wide.append(memory.heads.anchor)
+    if name == "mac":
+        wide.append(layer.snapshot)
+        assert layer.cache.token_keys.dtype == jnp.bfloat16
     assert {x.dtype for x in jax.tree.leaves(wide)} == {jnp.dtype("float32")}
-    assert layer.cache.token_keys.dtype == jnp.bfloat16

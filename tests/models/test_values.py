@@ -92,9 +92,7 @@ def test_block_equals_the_oracle(x64, config):
     block, x = small_block(config), stream(N_TOKENS)
     y, _ = eqx.filter_jit(block)(x, None)
     (name,) = config.blocks
-    expected = mixers.block(
-        name, parameters(block), config.model_dump(), np.asarray(x)
-    )
+    expected = mixers.block(name, parameters(block), config.model_dump(), np.asarray(x))
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-10)
 
 

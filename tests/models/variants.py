@@ -3,13 +3,16 @@
 from tests.models.small import small_config
 from titans_eqx.config import ModelConfig
 
+DELTA = {"rule": "delta", "depth": 1, "norm": False}
+
 MAC: dict[str, ModelConfig] = {
     "mac": small_config(),
     "mac mixed, on some layers": small_config(
+        pattern=["transformer", "mac", "transformer"],
         n_layers=3,
         gate="mix",
         tied_embeddings=False,
-        memory={"layers": [1], "initial_memory": "learned", "surprise": "full"},
+        memory={"initial_memory": "learned", "surprise": "full"},
         attention={"n_persistent": 0},
     ),
     "mac multiplied": small_config(
@@ -17,13 +20,45 @@ MAC: dict[str, ModelConfig] = {
     ),
 }
 OTHERS: dict[str, ModelConfig] = {
-    "mag": small_config(variant="mag", attention={"persistent_in_memory": True}),
+    "mag": small_config(pattern="mag", attention={"persistent_in_memory": True}),
     "mal": small_config(
-        variant="mal", memory={"decay": "channel", "conv_taps": 1, "layers": [1]}
+        pattern=["transformer", "mal"], memory={"decay": "channel", "kernel_size": 1}
     ),
     "lmm": small_config(
-        variant="lmm", memory={"gates": "per_head", "use_momentum": False}
+        pattern="lmm", memory={"gates": "per_head", "use_momentum": False}
     ),
-    "transformer": small_config(variant="transformer"),
+    "transformer": small_config(pattern="transformer"),
+    "every other layer mac": small_config(pattern=["transformer", "mac"], n_layers=4),
+    "mag delta": small_config(pattern="mag", memory=DELTA),
+    "lmm delta": small_config(
+        pattern="lmm", memory={**DELTA, "chunk_len": 4, "initial_memory": "learned"}
+    ),
+    "mag off": small_config(
+        pattern="mag",
+        memory={"off": True, "kernel_size": 4},
+        attention={"persistent_in_memory": True},
+    ),
+    "lmm off": small_config(pattern="lmm", memory={"off": True, "kernel_size": 1}),
+    "transformer convolved": small_config(
+        pattern="transformer", attention={"kernel_size": 3}
+    ),
 }
 ALL = {**MAC, **OTHERS}
+
+
+def reach(config: ModelConfig) -> int | None:
+    """How many tokens back a model sees; None: to the first.
+
+    Windows and convolutions see no further than all of them laid end to end.
+    """
+    memory, attention = config.memory, config.attention
+    if config.has_memory and not memory.off:
+        return None
+    window = attention.window - 1 + attention.kernel_size - 1
+    of_block = {
+        "transformer": window,
+        "lmm": memory.kernel_size - 1,
+        "mag": max(window, memory.kernel_size - 1),
+    }
+    n_repeats = config.n_layers // len(config.blocks)
+    return n_repeats * sum(of_block[block] for block in config.blocks)
