@@ -321,7 +321,7 @@ def squared_error(model, batch):
 
 
 def test_another_loss_and_other_arrays_train_another_model():
-    model = SeriesModel(model_config("mac"), key=jr.key(0))
+    model = SeriesModel(model_config("lmm"), key=jr.key(0))
     series = jr.normal(jr.key(1), (BATCH, SEQ_LEN, 8))
     batch = {"series": series, "next": jnp.cumsum(series[:, :, 0], axis=1)}
     loss, n_values = squared_error(model, batch)
