@@ -139,12 +139,12 @@ class DeltaRule(AbstractRule[DeltaState]):
     ) -> tuple[Float[Array, " d"], DeltaState]:
         """See `AbstractRule.step`."""
         (u,) = self.surprise(net, token, state)
-        s = -token.gates["learning_rate"] * u
+        s = -token.gates["learning_rate"][0] * u
         if self.use_momentum:
-            s = token.gates["momentum"] * state.velocity[0] + s
+            s = token.gates["momentum"][0] * state.velocity[0] + s
         (m,) = state.weights
         if self.use_decay:
-            m = (1 - token.gates["decay"]) * m
+            m = (1 - token.gates["decay"][0]) * m
         velocity = (s,) if self.use_momentum else ()
         new = DeltaState(
             weights=(m + s,), velocity=velocity, chunk_offset=state.chunk_offset
@@ -179,7 +179,7 @@ class DeltaRule(AbstractRule[DeltaState]):
 
         keys, key_rest = _linear_part(net, inputs.keys)
         queries, query_rest = _linear_part(net, inputs.queries)
-        lower = before.write_weights * save_for_backward(keys @ keys.T) * theta
+        lower = before.write_weights * save_for_backward(keys @ keys.T) * theta[None, :]
         errors = solve_triangular(
             lower,
             carried(keys, before) + key_rest - inputs.values,
