@@ -88,9 +88,14 @@ WRONG_TEXTS = {
     "path of numbers": ("[data]\npath = [1]", "or a list of these, got [1]"),
     "pattern of numbers": (
         "[model]\npattern = [1]",
-        "model.pattern must be the name of a block, or a list of names, got [1]",
+        'model.pattern must be one of "mac", "mag", "mal", "lmm", "transformer", or a '
+        "list of these, got [1]",
     ),
-    "no pattern": ("[model]\npattern = []", "model.pattern must be the name of a blo"),
+    "no pattern": ("[model]\npattern = []", "or a list of these, got []"),
+    "unknown block": (
+        '[model]\npattern = ["mac", "macs"]',
+        'or a list of these, got ["mac", "macs"]',
+    ),
     "length of the pattern": (
         '[model]\nn_layers = 5\npattern = ["transformer", "mac"]',
         "model.n_layers must be a multiple of the length of model.pattern, got 5 and "

@@ -87,13 +87,14 @@ def _check_gradients(
 ) -> None:
     """Of both forms alike, and none by tokens later than what is differentiated."""
     n_tokens, last = inputs.keys.shape[0], rule.chunk_len
-    everything, start = jnp.ones(n_tokens), jnp.arange(n_tokens) <= last
+    everything = jnp.ones(n_tokens)
+    start = (jnp.arange(n_tokens) <= last).astype(everything.dtype)
 
     def gradient(form: Callable[..., PyTree[Array]]) -> Callable[..., PyTree[Array]]:
         def loss(
             trained: tuple[MemoryInputs, MemoryWeights],
             row_weights: Float[Array, " seq"],
-            state_weight: float,
+            state_weight: Float[Array, ""],
         ) -> Float[Array, ""]:
             inputs, weights = trained
             reads, state = form(
@@ -107,10 +108,10 @@ def _check_gradients(
 
     fast, slow = gradient(scan_chunks), gradient(scan_tokens)
     trained = inputs, initial
-    actual, expected = (of(trained, everything, 1.0) for of in (fast, slow))
+    actual, expected = (of(trained, everything, jnp.ones(())) for of in (fast, slow))
     _compare("gradients of chunk and step", actual, expected, tolerance)
 
-    by_inputs, _ = fast(trained, start.astype(everything.dtype), 0.0)
+    by_inputs, _ = fast(trained, start, jnp.zeros(()))
     for path, leaf in jax.tree.leaves_with_path(by_inputs):
         if jnp.any(leaf[last + 1 :] != 0):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
