@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from titans_eqx.memory.decay import before_own_write, chunk_decay
+from titans_eqx.memory.decay import chunk_decay, lower_products
 
 B = 6
 
@@ -27,11 +27,11 @@ def by_hand(decay, momentum):
         for t in rows
     ]
     return {
-        "kept": np.cumprod(keep),
-        "pushed": pushed,
-        "written": written,
-        "momentum_kept": np.prod(momentum),
-        "momentum_written": [product(momentum, i, B - 1) for i in rows],
+        "carry_weights": np.cumprod(keep),
+        "carry_velocity": pushed,
+        "write_weights": written,
+        "velocity_carry": np.prod(momentum),
+        "velocity_write": [product(momentum, i, B - 1) for i in rows],
     }
 
 
@@ -49,14 +49,34 @@ def test_factors_equal_the_sums_written_out(x64):
         np.testing.assert_allclose(getattr(factors, name), expected, atol=1e-14)
 
 
+def test_without_a_momentum_gate_the_factors_are_those_of_momentum_zero(x64):
+    decay, _ = draw()
+    factors = chunk_decay(jnp.asarray(decay), None, jnp.ones(B, dtype=bool))
+    for name, expected in by_hand(decay, np.zeros(B)).items():
+        # A last surprise is the velocity, but nobody asks for it.
+        if name != "velocity_write":
+            np.testing.assert_allclose(getattr(factors, name), expected, atol=1e-14)
+
+
+def test_products_do_not_underflow_within_a_chunk(x64):
+    factors = jnp.full((64,), 1e-9)
+    products = np.asarray(lower_products(factors))
+    for t in range(64):
+        np.testing.assert_array_equal(products[t, t + 1 :], 0)
+        np.testing.assert_allclose(products[t, t], 1)
+    np.testing.assert_allclose(np.diagonal(products, -1), 1e-9, rtol=1e-9)
+
+
 def test_a_read_before_the_own_write_sees_the_row_before(x64):
     decay, momentum = map(jnp.asarray, draw())
     after = chunk_decay(decay, momentum, jnp.ones(B, dtype=bool))
-    before = before_own_write(after)
-    assert before.kept[0] == 1
-    assert not np.any(before.written[0])
-    assert before.pushed[0] == 0
-    np.testing.assert_array_equal(before.written[1:], after.written[:-1])
+    before = after.before_own_write()
+    np.testing.assert_array_equal(before.carry_weights[1:], after.carry_weights[:-1])
+    np.testing.assert_array_equal(before.carry_velocity[1:], after.carry_velocity[:-1])
+    assert before.carry_weights[0] == 1
+    assert not np.any(before.write_weights[0])
+    assert before.carry_velocity[0] == 0
+    np.testing.assert_array_equal(before.write_weights[1:], after.write_weights[:-1])
 
 
 def test_padding_leaves_every_factor_bit_for_bit(x64):
@@ -66,9 +86,9 @@ def test_padding_leaves_every_factor_bit_for_bit(x64):
     padded = chunk_decay(
         jnp.where(real, decay, 0), jnp.where(real, momentum, 1), jnp.asarray(real)
     )
-    np.testing.assert_array_equal(padded.kept[3:5], padded.kept[2])
-    np.testing.assert_array_equal(padded.pushed[3:5], padded.pushed[2])
-    assert (padded.kept[0], padded.pushed[0]) == (1, 0)
+    np.testing.assert_array_equal(padded.carry_weights[3:5], padded.carry_weights[2])
+    np.testing.assert_array_equal(padded.carry_velocity[3:5], padded.carry_velocity[2])
+    assert (padded.carry_weights[0], padded.carry_velocity[0]) == (1, 0)
 
 
 def test_extreme_gates_have_finite_values_and_gradients():

@@ -6,28 +6,43 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from tests.memory.problems import largest_difference
+from tests.memory.problems import assert_identical, largest_difference
+from tests.oracles import blocks
+from tests.oracles.memory import surprise
 from titans_eqx.config import MemoryConfig
-from titans_eqx.memory import NeuralMemory
+from titans_eqx.memory import DeltaRule, MemoryNet, NeuralMemory
 
 D_MODEL, N_TOKENS = 8, 19
 SMALL = {"n_heads": 2, "chunk_len": 4, "expansion": 2}
+LINEAR = {"depth": 1, "norm": False}
 CONFIGS = {
     "default": MemoryConfig(**SMALL),
     "linear": MemoryConfig(**SMALL, depth=1),
-    "no_conv": MemoryConfig(**SMALL, conv_taps=1),
+    "no_conv": MemoryConfig(**SMALL, kernel_size=1),
     "no_momentum": MemoryConfig(**SMALL, use_momentum=False),
     "no_decay": MemoryConfig(**SMALL, decay="none"),
     "channel_decay": MemoryConfig(**SMALL, decay="channel", decay_towards="initial"),
     "gate_per_head": MemoryConfig(**SMALL, gates="per_head"),
     "to_initial": MemoryConfig(**SMALL, decay_towards="initial", read="before"),
+    "delta": MemoryConfig(**SMALL, **LINEAR, rule="delta"),
+    "delta_alone": MemoryConfig(
+        **SMALL,
+        **LINEAR,
+        rule="delta",
+        use_momentum=False,
+        decay="none",
+        read="before",
+        kernel_size=1,
+        residual=False,
+    ),
+    "off": MemoryConfig(**SMALL, off=True),
 }
 call = eqx.filter_jit(lambda memory, x, state: memory(x, state))
 step = eqx.filter_jit(lambda memory, x, state: memory.step(x, state))
 
 
 def build(config):
-    return NeuralMemory(D_MODEL, config, key=jr.key(0))
+    return NeuralMemory.from_config(D_MODEL, config, key=jr.key(0))
 
 
 def tokens(n=N_TOKENS):
@@ -53,7 +68,7 @@ def test_pieces_and_steps_equal_the_sequence(config):
     assert largest_difference((jnp.stack(reads), state), (whole, last)) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["default", "linear", "no_conv"])
+@pytest.mark.parametrize("name", ["default", "linear", "no_conv", "delta"])
 def test_no_output_depends_on_a_later_token(name):
     memory, x = build(CONFIGS[name]), tokens(13)
     jacobian = jax.jit(jax.jacobian(lambda x: memory(x)[0]))(x)
@@ -73,8 +88,9 @@ def test_batch_rows_do_not_talk_and_vmap_equals_eager():
     np.testing.assert_array_equal(changed[1:], y[1:])
 
 
-def test_gradient_reaches_everything_but_the_frozen_memory():
-    memory, x = build(CONFIGS["default"]), tokens()
+@pytest.mark.parametrize("name", ["default", "delta"])
+def test_gradient_reaches_everything_but_the_frozen_memory(name):
+    memory, x = build(CONFIGS[name]), tokens()
     gradient = eqx.filter_jit(eqx.filter_grad(lambda m, x: jnp.sum(m(x)[0] ** 2)))(
         memory, x
     )
@@ -83,18 +99,8 @@ def test_gradient_reaches_everything_but_the_frozen_memory():
         for path, leaf in jax.tree.leaves_with_path(gradient)
         if not np.any(np.asarray(leaf))
     }
-    assert len(without) == 2
+    assert len(without) == memory.net.depth
     assert all("initial_weights" in name for name in without)
-
-
-def test_a_step_of_zero_switches_the_memory_off():
-    memory, x = build(MemoryConfig(**SMALL, max_step=0.0, conv_taps=1)), tokens()
-    memory = eqx.tree_at(
-        lambda m: m.gates.decay.bias, memory, replace_fn=lambda b: b - 99
-    )
-    y, _ = memory(x)
-    changed, _ = memory(x.at[0].add(1.0))
-    np.testing.assert_array_equal(y[1:], changed[1:])
 
 
 def test_half_precision_keeps_a_wide_state():
@@ -104,10 +110,10 @@ def test_half_precision_keeps_a_wide_state():
     )
     y, state = memory(tokens().astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
-    assert all(w.dtype == jnp.float32 for w in state.memory.weights)
+    assert all(w.dtype == jnp.float32 for w in state.heads.weights)
     y, state = memory.step(y[0], state)
     assert y.dtype == jnp.bfloat16
-    assert all(w.dtype == jnp.float32 for w in state.memory.momentum)
+    assert all(w.dtype == jnp.float32 for w in state.heads.velocity)
 
 
 HOSTILE = {
@@ -124,14 +130,97 @@ def test_hostile_streams_stay_finite(x):
     memory = build(MemoryConfig(**SMALL, clip=1.0))
     y, state = call(memory, x, None)
     assert np.all(np.isfinite(y))
-    for start, w in zip(memory.initial_weights, state.memory.weights, strict=True):
+    for start, w in zip(memory.initial_weights, state.heads.weights, strict=True):
         # |S| <= theta c / (1 - eta) and M adds one S a token: growth is at most linear.
-        bound = np.linalg.norm(start) + 2048 * memory.gates.max_step * 10
+        bound = np.linalg.norm(start) + 2048 * memory.rule.max_learning_rate * 10
         assert np.linalg.norm(w) < bound
 
 
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match=r"n_heads=3 and\s+d_model=8"):
-        NeuralMemory(8, MemoryConfig(n_heads=3), key=jr.key(0))
+        NeuralMemory.from_config(8, MemoryConfig(n_heads=3), key=jr.key(0))
     with pytest.raises(TypeCheckError):
         build(CONFIGS["default"])(jnp.ones((5, D_MODEL + 1)))
+
+
+def test_a_network_that_the_rule_cannot_write_is_refused():
+    with pytest.raises(ValueError, match="the delta rule writes linear memories only"):
+        NeuralMemory(8, n_heads=2, net=MemoryNet(4), rule=DeltaRule(), key=jr.key(0))
+
+
+def test_a_prefix_is_read_as_a_chunk_of_its_own(x64):
+    """The sequence then starts where a chunk does, at the weights that it left."""
+    memory, prefix = build(CONFIGS["default"]), tokens(7)[:3]
+    state = eqx.filter_jit(NeuralMemory.init_state)(memory, prefix)
+    _, read = call(memory, prefix, memory.init_state())
+    assert int(read.heads.chunk_offset[0]) == 3
+    assert_identical(state.heads.chunk_offset, np.zeros(2, np.int32))
+    assert largest_difference(state.heads.weights, read.heads.weights) < 1e-10
+    assert largest_difference(state.heads.velocity, read.heads.velocity) < 1e-10
+    assert_identical(state.heads.anchor, state.heads.weights)
+    assert largest_difference(state.conv_states, read.conv_states) < 1e-10
+    assert_identical(memory.init_state(prefix[:0]), memory.init_state())
+
+
+def numpy_heads(rows):
+    return np.asarray(rows).reshape(len(rows), 2, D_MODEL // 2).swapaxes(0, 1)
+
+
+def projected(projection, x):
+    rows = np.asarray(x) @ np.asarray(projection.linear.weight).T
+    kernel = np.asarray(projection.conv.kernel)
+    return numpy_heads(blocks.silu(blocks.causal_conv(rows, kernel)))
+
+
+@pytest.mark.parametrize("n_before", [0, 6, 8])
+@pytest.mark.parametrize("name", ["default", "channel_decay", "delta"])
+def test_a_probe_equals_values_by_hand_and_changes_nothing(x64, name, n_before):
+    memory, x = build(CONFIGS[name]), tokens(n_before + 1)
+    state = memory.init_state()
+    if n_before > 0:
+        _, state = call(memory, x[:n_before], state)
+    before = jax.tree.map(np.array, state)
+    stats = eqx.filter_jit(NeuralMemory.probe)(memory, x[-1], state)
+    assert_identical(state, before)
+
+    keys = blocks.unit_norm(projected(memory.key_projection, x))
+    values = projected(memory.value_projection, x)
+    specs = memory.rule.gate_specs(memory.net)
+    assert stats.gates.keys() == specs.keys() == {"decay", "momentum", "learning_rate"}
+    gates = {}
+    for gate, spec in specs.items():
+        linear = memory.gates.linears[gate]
+        logits = np.asarray(linear.weight) @ np.asarray(x[-1]) + np.asarray(linear.bias)
+        gates[gate] = spec.high * blocks.sigmoid(logits).reshape(2, spec.size)
+        np.testing.assert_allclose(stats.gates[gate], gates[gate], atol=1e-12)
+
+    _, after = step(memory, x[-1], state)
+    heads = state.heads
+    anchors = heads.weights if name == "delta" else heads.anchor
+    for head in range(2):
+        gradient = surprise(
+            [np.asarray(w[head]) for w in anchors],
+            keys[head, -1],
+            values[head, -1],
+            norm=memory.net.norm,
+        )
+        size = np.sqrt(sum(np.sum(u**2) for u in gradient))
+        np.testing.assert_allclose(stats.surprise[head], size, atol=1e-10)
+        written = np.sqrt(sum(np.sum(np.square(w[head])) for w in after.heads.weights))
+        np.testing.assert_allclose(stats.weight_norm[head], written, atol=1e-10)
+
+        # The write by hand, too; channel-wise decay has an alpha for each row.
+        widths = [len(w) if name == "channel_decay" else 1 for w in gradient]
+        alphas = np.split(gates["decay"][head], np.cumsum(widths)[:-1])
+        clip = 1.0 if name == "delta" else min(1.0, memory.rule.clip / size)
+        square = 0.0
+        for layer, u in enumerate(gradient):
+            theta = gates["learning_rate"][head, layer] * clip
+            eta = gates["momentum"][head, layer]
+            m, s = (np.asarray(x[layer][head]) for x in (heads.weights, heads.velocity))
+            new = (1 - alphas[layer][:, None]) * m + eta * s - theta * u
+            if name == "channel_decay":  # this one decays towards M_0
+                m0 = np.asarray(memory.initial_weights[layer][head])
+                new = new + alphas[layer][:, None] * m0
+            square += np.sum(new**2)
+        np.testing.assert_allclose(stats.weight_norm[head], np.sqrt(square), atol=1e-10)

@@ -31,6 +31,17 @@ def test_shapes_of_the_maps():
     assert MemoryNet(4, 3, 2).shapes == ((4, 8), (8, 8), (8, 4))
 
 
+def test_a_memory_is_linear_with_one_map_and_no_norm(x64):
+    """Then, and only then, reads of two memories add up, but for the residual."""
+    for depth, norm in ((1, False), (1, True), (2, False)):
+        net = MemoryNet(D, depth, 2, norm=norm)
+        one, other = net.init(jr.key(0)), net.init(jr.key(1))
+        query = jnp.arange(1.0, 5.0)
+        both = net(jax.tree.map(jnp.add, one, other), query) + query
+        adds_up = np.allclose(both, net(one, query) + net(other, query), atol=1e-10)
+        assert net.is_linear == adds_up == (depth == 1 and not norm)
+
+
 def test_initial_weights_keep_the_scale_of_their_input():
     net = MemoryNet(64, 2, 4)
     for weights, (d_in, _) in zip(net.init(jr.key(0)), net.shapes, strict=True):

@@ -6,10 +6,10 @@ import pytest
 
 from tests.memory import problems
 from titans_eqx.memory import (
-    GradientBoundary,
+    DeltaRule,
     MemoryNet,
-    MemoryState,
-    UpdateRule,
+    OuterGradient,
+    TitansRule,
     scan_chunks,
     scan_tokens,
 )
@@ -19,15 +19,21 @@ CHUNK = 4
 FORMS = {"tokens": scan_tokens, "chunks": scan_chunks}
 
 
-def gradients(form, boundary, last_read_only=False):
+RULES = {
+    "titans": (TitansRule, MemoryNet(problems.D, 2, 2)),
+    "delta": (DeltaRule, MemoryNet(problems.D, 1, norm=False)),
+}
+
+
+def gradients(form, outer_gradient, last_read_only=False, name="titans"):
     """Gradients of a loss on the reads by the inputs and by M_0."""
-    net = MemoryNet(problems.D, 2, 2)
-    inputs = problems.random_inputs(jr.key(0), 14, 2)
-    rule = UpdateRule(boundary=boundary, clip=1.0)
+    rule_type, net = RULES[name]
+    rule = rule_type(chunk_len=CHUNK, outer_gradient=outer_gradient)
+    inputs = problems.random_inputs(rule, net, 14)
 
     def loss(inputs, weights):
-        state = MemoryState.initial(boundary.initial(weights))
-        reads, _ = form(net, inputs, state, chunk_len=CHUNK, rule=rule)
+        state = rule.init_state(outer_gradient.initial(weights))
+        reads, _ = form(rule, net, inputs, state)
         return jnp.sum((reads[-1] if last_read_only else reads) ** 2)
 
     weights = net.init(jr.key(1))
@@ -41,11 +47,12 @@ def is_zero(tree):
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("initial_memory", ["frozen", "learned"])
 @pytest.mark.parametrize("surprise", ["first_order", "full"])
+@pytest.mark.parametrize("name", RULES)
 def test_inputs_always_get_a_gradient_and_m0_only_if_learned(
-    form, initial_memory, surprise
+    name, form, initial_memory, surprise
 ):
-    boundary = GradientBoundary(initial_memory=initial_memory, surprise=surprise)
-    by_inputs, by_weights = gradients(form, boundary)
+    outer_gradient = OuterGradient(initial_memory=initial_memory, surprise=surprise)
+    by_inputs, by_weights = gradients(form, outer_gradient, name=name)
     for leaf in jax.tree.leaves(by_inputs):
         assert np.any(np.asarray(leaf) != 0)
     assert is_zero(by_weights) == (initial_memory == "frozen")
@@ -53,16 +60,30 @@ def test_inputs_always_get_a_gradient_and_m0_only_if_learned(
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_first_order_and_full_surprise_differ(form):
-    first = gradients(form, GradientBoundary(surprise="first_order"))
-    full = gradients(form, GradientBoundary(surprise="full"))
+    first = gradients(form, OuterGradient(surprise="first_order"))
+    full = gradients(form, OuterGradient(surprise="full"))
     assert problems.largest_difference(first, full) > 1e-6
+
+
+def test_the_delta_rule_always_differentiates_its_errors_in_full():
+    first, full = (
+        gradients(scan_chunks, OuterGradient(surprise=surprise), name="delta")
+        for surprise in ("first_order", "full")
+    )
+    problems.assert_identical(first, full)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize(("every", "cut"), [(1, 12), (2, 8), (3, 12), (0, 0)])
-def test_truncation_cuts_the_gradient_exactly_at_chunk_ends(form, every, cut):
-    boundary = GradientBoundary(truncate_every=every)
-    by_inputs, _ = gradients(form, boundary, last_read_only=True)
-    for name in ("keys", "values", "step"):
-        rows = np.any(np.asarray(getattr(by_inputs, name)) != 0, axis=1)
+@pytest.mark.parametrize("rule", RULES)
+def test_truncation_cuts_the_gradient_exactly_at_chunk_ends(rule, form, every, cut):
+    outer_gradient = OuterGradient(truncate_every=every)
+    by_inputs, _ = gradients(form, outer_gradient, last_read_only=True, name=rule)
+    written = {
+        "keys": by_inputs.keys,
+        "values": by_inputs.values,
+        "learning_rate": by_inputs.gates["learning_rate"],
+    }
+    for name, gradient in written.items():
+        rows = np.any(np.asarray(gradient) != 0, axis=1)
         np.testing.assert_array_equal(rows, np.arange(14) >= cut, err_msg=name)

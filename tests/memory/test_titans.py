@@ -1,230 +1,219 @@
 """The fast form is the rule: equal to the definition and an oracle, in any pieces."""
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.memory.outside import SkipNet
 from tests.memory.problems import (
     D,
-    Problem,
-    assert_identical,
-    channel_wise,
     draw_problem,
+    gradient_of,
     largest_difference,
-    oracle_answer,
     solve,
     solve_both,
+    solve_in_pieces,
+    titans_answer,
+    zero_leaves,
 )
-from titans_eqx.memory import (
-    AbstractMemoryNet,
-    GradientBoundary,
-    MemoryNet,
-    UpdateRule,
-    scan_chunks,
-)
-from titans_eqx.memory.scan import scan_slots
-from titans_eqx.nn import Span
+from titans_eqx.memory import MemoryNet, OuterGradient, TitansRule, scan_chunks
+from titans_eqx.memory.scan import scan_aligned
+from titans_eqx.nn.padding import Padding
 
 # Every pair of values of the three options meets in one of these.
-RULES = {
-    "plain": UpdateRule(),
-    "clipped, pulled back": UpdateRule(clip=0.5, decay_towards="initial"),
-    "clipped, read before": UpdateRule(clip=0.5, read="before"),
-    "pulled back, read before": UpdateRule(decay_towards="initial", read="before"),
+OPTIONS = {
+    "plain": {"clip": 0.0},
+    "clipped, pulled back": {"clip": 0.5, "decay_towards": "initial"},
+    "clipped, read before": {"clip": 0.5, "read": "before"},
+    "pulled back, read before": {
+        "clip": 0.0,
+        "decay_towards": "initial",
+        "read": "before",
+    },
 }
 NETS = {depth: MemoryNet(D, depth, expansion=2) for depth in (1, 2, 3)}
-# Chunk length: tokens of the stream, and the phases at which it starts. Chunks are
+# Chunk length: tokens of the stream, and the offsets at which it starts. Chunks are
 # crossed and left unfinished.
 STREAMS = {1: (5, (0,)), 8: (19, (0, 3, 7)), 64: (70, (0, 40))}
 CASES = [
-    (depth, chunk_len, rule)
+    (depth, chunk_len, options)
     for depth in NETS
     for chunk_len in STREAMS
-    for rule in ("plain", "clipped, pulled back")
-] + [(2, 8, rule) for rule in RULES if rule.endswith("before")]
+    for options in ("plain", "clipped, pulled back")
+] + [(2, 8, options) for options in OPTIONS if options.endswith("before")]
 
 
-@pytest.mark.parametrize(("depth", "chunk_len", "rule"), CASES)
-def test_both_forms_equal_the_oracle(x64, depth, chunk_len, rule):
-    net, rule = NETS[depth], RULES[rule]
-    n_tokens, phases = STREAMS[chunk_len]
-    forms = solve_both(net, chunk_len, rule)
-    for phase in phases:
-        problem = draw_problem(net, n_tokens, phase=phase)
-        expected = oracle_answer(problem, net, chunk_len, rule)
+@pytest.mark.parametrize(("depth", "chunk_len", "options"), CASES)
+def test_both_forms_equal_the_oracle(x64, depth, chunk_len, options):
+    net, rule = NETS[depth], TitansRule(chunk_len=chunk_len, **OPTIONS[options])
+    n_tokens, offsets = STREAMS[chunk_len]
+    forms = solve_both(rule, net)
+    for offset in offsets:
+        problem = draw_problem(rule, net, n_tokens, chunk_offset=offset)
+        expected = titans_answer(rule, net, problem)
         for form in forms:
             assert largest_difference(form(*problem), expected) < 1e-10
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_channel_wise_decay_equals_the_oracle(x64, rule):
-    rule = RULES[rule]
-    for depth, chunk_len, n_tokens, phase in (
+@pytest.mark.parametrize("options", OPTIONS)
+def test_channel_wise_decay_equals_the_oracle(x64, options):
+    for depth, chunk_len, n_tokens, offset in (
         (1, 8, 19, 3),
         (2, 8, 19, 7),
         (2, 4, 8, 0),
     ):
         net = NETS[depth]
-        problem = channel_wise(draw_problem(net, n_tokens, phase=phase), net)
-        expected = oracle_answer(problem, net, chunk_len, rule)
-        for form in solve_both(net, chunk_len, rule):
+        rule = TitansRule(chunk_len=chunk_len, decay="channel", **OPTIONS[options])
+        problem = draw_problem(rule, net, n_tokens, chunk_offset=offset)
+        expected = titans_answer(rule, net, problem)
+        for form in solve_both(rule, net):
             assert largest_difference(form(*problem), expected) < 1e-10
 
 
+SWITCHED_OFF = {
+    "no momentum": {"use_momentum": False},
+    "no decay": {"decay": "none"},
+    "neither": {"use_momentum": False, "decay": "none"},
+    "no momentum, channel-wise": {"use_momentum": False, "decay": "channel"},
+}
+
+
+@pytest.mark.parametrize("read", ["after", "before"])
+@pytest.mark.parametrize("options", SWITCHED_OFF.values(), ids=SWITCHED_OFF.keys())
+def test_a_gate_that_is_switched_off_is_zero(x64, options, read):
+    net = NETS[2]
+    rule = TitansRule(chunk_len=8, clip=0.5, read=read, **options)
+    missing = {
+        name
+        for name, is_missing in (
+            ("momentum", "use_momentum" in options),
+            ("decay", options.get("decay") == "none"),
+        )
+        if is_missing
+    }
+    problem = draw_problem(rule, net, 19, chunk_offset=3)
+    assert {"decay", "momentum", "learning_rate"} - missing == set(problem.inputs.gates)
+    expected = titans_answer(rule, net, problem)
+    for form in solve_both(rule, net):
+        assert largest_difference(form(*problem), expected) < 1e-10
+
+
+WRAPPERS = [(True, False), (False, True), (False, False)]
+
+
+@pytest.mark.parametrize(("residual", "norm"), WRAPPERS)
+def test_a_network_without_wrappers_equals_the_oracle(x64, residual, norm):
+    net = MemoryNet(D, 2, expansion=2, residual=residual, norm=norm)
+    rule = TitansRule(chunk_len=8, clip=0.5)
+    problem = draw_problem(rule, net, 19, chunk_offset=3)
+    expected = titans_answer(rule, net, problem)
+    for form in solve_both(rule, net):
+        assert largest_difference(form(*problem), expected) < 1e-10
+
+
 CHUNK = 8
-run_pulled_back = solve(scan_chunks, NETS[2], CHUNK, RULES["clipped, pulled back"])
+PULLED_BACK = TitansRule(chunk_len=CHUNK, **OPTIONS["clipped, pulled back"])
+run_pulled_back = solve(scan_chunks, PULLED_BACK, NETS[2])
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    phase=st.integers(0, CHUNK - 1),
+    offset=st.integers(0, CHUNK - 1),
     # Few lengths, since each is compiled: one token, part of a chunk, a chunk, more.
     pieces=st.lists(st.sampled_from([1, 3, 8, 11]), min_size=1, max_size=7),
 )
-def test_any_pieces_of_a_stream_equal_the_oracle_on_the_whole(x64, phase, pieces):
-    problem = draw_problem(NETS[2], sum(pieces), phase=phase)
-    expected = oracle_answer(problem, NETS[2], CHUNK, RULES["clipped, pulled back"])
-    # As NumPy arrays, whose slices need no compilation.
-    stream, state = jax.tree.map(np.asarray, problem.inputs), problem.state
-    reads, start = [], 0
-    for piece in pieces:
-        rows = slice(start, start + piece)
-        inputs = jax.tree.map(lambda x, rows=rows: x[rows], stream)
-        y, state = run_pulled_back(inputs, state, problem.initial)
-        reads.append(np.asarray(y))
-        start += piece
-    assert largest_difference((np.concatenate(reads), state), expected) < 1e-10
+def test_any_pieces_of_a_stream_equal_the_oracle_on_the_whole(x64, offset, pieces):
+    problem = draw_problem(PULLED_BACK, NETS[2], sum(pieces), chunk_offset=offset)
+    expected = titans_answer(PULLED_BACK, NETS[2], problem)
+    actual = solve_in_pieces(run_pulled_back, problem, pieces)
+    assert largest_difference(actual, expected) < 1e-10
 
 
 @pytest.mark.parametrize("n_tokens", [5, 16, 21])
 def test_a_stream_known_to_start_a_chunk_equals_the_oracle(x64, n_tokens):
-    net, rule = NETS[2], RULES["clipped, read before"]
-    problem = draw_problem(net, n_tokens)
+    net = NETS[2]
+    rule = TitansRule(chunk_len=CHUNK, **OPTIONS["clipped, read before"])
+    problem = draw_problem(rule, net, n_tokens)
     aligned = eqx.filter_jit(
-        lambda problem: scan_slots(
-            net,
-            problem.inputs,
-            Span.whole(n_tokens),
-            problem.state,
-            chunk_len=CHUNK,
-            rule=rule,
+        lambda problem: scan_aligned(
+            rule, net, problem.inputs, problem.state, Padding.none(n_tokens)
         )
     )
-    expected = oracle_answer(problem, net, CHUNK, rule)
+    expected = titans_answer(rule, net, problem)
     assert largest_difference(aligned(problem), expected) < 1e-10
 
 
-def test_gates_of_exactly_one_and_zero_equal_the_oracle(x64):
+@pytest.mark.parametrize("decay", ["scalar", "channel"])
+def test_gates_of_exactly_one_and_zero_equal_the_oracle(x64, decay):
     """A decay of 1 forgets everything, a momentum of 0 carries nothing on."""
-    net, rule = NETS[2], RULES["plain"]
-    forms = solve_both(net, CHUNK, rule)
-    problem = draw_problem(net, 19, phase=3)
+    net, rule = NETS[2], TitansRule(chunk_len=CHUNK, clip=0.0, decay=decay)
+    forms = solve_both(rule, net)
+    problem = draw_problem(rule, net, 19, chunk_offset=3)
     for tokens in (slice(None), slice(4, 7), slice(12, None, 3)):
         inputs = eqx.tree_at(
-            lambda x: (x.decay, x.momentum),
+            lambda x: (x.gates["decay"], x.gates["momentum"]),
             problem.inputs,
             (
-                problem.inputs.decay.at[tokens].set(1.0),
-                problem.inputs.momentum.at[tokens].set(0.0),
+                problem.inputs.gates["decay"].at[tokens].set(1.0),
+                problem.inputs.gates["momentum"].at[tokens].set(0.0),
             ),
         )
         extreme = problem._replace(inputs=inputs)
-        expected = oracle_answer(extreme, net, CHUNK, rule)
+        expected = titans_answer(rule, net, extreme)
         for form in forms:
             assert largest_difference(form(*extreme), expected) < 1e-10
 
 
-BOUNDARIES = {
-    "first order": GradientBoundary(surprise="first_order"),
-    "full": GradientBoundary(surprise="full"),
-    "full, truncated": GradientBoundary(surprise="full", truncate_every=1),
+OUTER_GRADIENTS = {
+    "first order": OuterGradient(surprise="first_order"),
+    "full": OuterGradient(surprise="full"),
+    "full, truncated": OuterGradient(surprise="full", truncate_every=1),
 }
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES.values(), ids=BOUNDARIES.keys())
-def test_gradients_of_both_forms_agree(x64, boundary):
+@pytest.mark.parametrize(
+    "outer_gradient", OUTER_GRADIENTS.values(), ids=OUTER_GRADIENTS.keys()
+)
+def test_gradients_of_both_forms_agree(x64, outer_gradient):
     """By every input, by M_0 and by every part of the state that came in."""
     net = NETS[2]
-    rule = UpdateRule(clip=0.5, decay_towards="initial", boundary=boundary)
-    problem = draw_problem(net, 19, phase=3)
-
-    def gradient(form):
-        def loss(problem: Problem):
-            # Sums of squares: the cotangents of all outputs differ.
-            outputs = eqx.filter(form(*problem), eqx.is_inexact_array)
-            return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(outputs))
-
-        return eqx.filter_jit(eqx.filter_grad(loss))(problem)
-
-    fast, slow = map(gradient, solve_both(net, CHUNK, rule))
+    rule = TitansRule(
+        chunk_len=CHUNK,
+        clip=0.5,
+        decay_towards="initial",
+        outer_gradient=outer_gradient,
+    )
+    problem = draw_problem(rule, net, 19, chunk_offset=3)
+    fast, slow = (gradient_of(form, problem) for form in solve_both(rule, net))
     assert largest_difference(fast, slow) < 1e-9
     # The anchor is only where surprises are taken, which first order does not see.
-    is_full = boundary.surprise == "full"
+    is_full = outer_gradient.surprise == "full"
     anchors = set() if is_full else {".state.anchor[0]", ".state.anchor[1]"}
-    for gradients in (fast, slow):
-        without = {
-            jax.tree_util.keystr(path)
-            for path, leaf in jax.tree.leaves_with_path(gradients)
-            if not np.any(leaf)
-        }
-        assert without == anchors
-
-
-class SkipNet(AbstractMemoryNet):
-    """A network that the package has never seen: tanh, a skip, a last scaling."""
-
-    @property
-    def shapes(self):
-        return (D, 3), (3, D), (D, D)
-
-    def forward(self, linear, x):
-        middle = x + linear(1, jnp.tanh(linear(0, x)))
-        return jnp.sin(linear(2, middle)) * 2.0 + middle
+    assert zero_leaves(fast) == zero_leaves(slow) == anchors
 
 
 def test_a_new_network_gets_the_chunked_form_for_free(x64):
     net = SkipNet()
-    problem = draw_problem(net, 19, phase=3)
-    fast, slow = solve_both(net, CHUNK, RULES["clipped, pulled back"])
+    problem = draw_problem(PULLED_BACK, net, 19, chunk_offset=3)
+    fast, slow = solve_both(PULLED_BACK, net)
     assert largest_difference(fast(*problem), slow(*problem)) < 1e-10
 
 
-def test_padding_is_an_exact_no_op(getkey):
-    net, rule = NETS[2], RULES["clipped, pulled back"]
-    problem = draw_problem(net, 4 * CHUNK, phase=3)
+def test_a_missing_initial_memory_is_refused():
+    problem = draw_problem(PULLED_BACK, NETS[2], 3)
+    with pytest.raises(ValueError, match=r"needs the initial weights M_0, got\s+init"):
+        scan_chunks(PULLED_BACK, NETS[2], problem.inputs, problem.state)
 
-    @eqx.filter_jit
-    def run(inputs, start, stop):
-        span = Span(start, stop, 4 * CHUNK, is_whole=False)
-        return scan_slots(
-            net,
-            inputs,
-            span,
-            problem.state,
-            chunk_len=CHUNK,
-            rule=rule,
-            initial=problem.initial,
-        )
 
-    def at(slot: int):
-        return jnp.asarray(slot, jnp.int32)
-
-    # No real slot at all: nothing moves, wherever the empty span lies.
-    for slot in (3, 20):
-        _, state = run(problem.inputs, at(slot), at(slot))
-        assert_identical(state, problem.state)
-
-    # Some real slots: what lies in the others cannot be told from the outcome.
-    start, stop = at(3), at(13)
-    is_real = (jnp.arange(4 * CHUNK) >= start) & (jnp.arange(4 * CHUNK) < stop)
-    garbage = jax.tree.map(
-        lambda x: jnp.where(is_real[:, None], x, 1e3 * x**2), problem.inputs
-    )
-    reads, state = run(problem.inputs, start, stop)
-    reads_beside_garbage, state_beside_garbage = run(garbage, start, stop)
-    assert_identical(state, state_beside_garbage)
-    assert_identical(reads[3:13], reads_beside_garbage[3:13])
+def test_a_token_reads_its_own_write_or_does_not(x64):
+    """Before its own write, the first token of a stream reads what is there."""
+    net = NETS[2]
+    rule = TitansRule(chunk_len=4, read="before")
+    problem = draw_problem(rule, net, 1)
+    expected = net(problem.state.weights, problem.inputs.queries)
+    for form in solve_both(rule, net):
+        reads, state = form(*problem)
+        np.testing.assert_allclose(reads, expected, atol=1e-12)
+        assert largest_difference(state.weights, problem.state.weights) > 1e-3

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from tests import block_oracles as oracle
+from tests.oracles import blocks as oracle
 from titans_eqx.nn import SwiGLU
 
 

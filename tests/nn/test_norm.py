@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import block_oracles, oracles
+from tests.oracles import blocks, memory
 from titans_eqx.nn import standardize, unit_norm
 
 
@@ -13,11 +13,11 @@ def rows(x64):
 
 
 def test_unit_norm_equals_the_oracle(rows):
-    np.testing.assert_allclose(unit_norm(rows), block_oracles.unit_norm(rows))
+    np.testing.assert_allclose(unit_norm(rows), blocks.unit_norm(rows))
 
 
 def test_standardize_equals_the_oracle(rows):
-    expected = [oracles.layer_norm(row) for row in np.asarray(rows)]
+    expected = [memory.layer_norm(row) for row in np.asarray(rows)]
     np.testing.assert_allclose(standardize(rows), expected)
 
 

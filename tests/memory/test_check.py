@@ -1,0 +1,142 @@
+"""`check_rule` lets right rules pass, and says what is wrong with the others."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.memory.outside import GatedNet, HebbianRule, HuberLoss, SkipNet
+from titans_eqx.memory import (
+    DeltaRule,
+    GateSpec,
+    MemoryNet,
+    ReadOnlyRule,
+    TitansRule,
+    check_rule,
+)
+
+CHUNK = 3  # little to compile
+DEEP = MemoryNet(4, 2, expansion=2)
+RIGHT = {
+    "titans": (TitansRule(chunk_len=CHUNK), SkipNet()),
+    "titans, other options": (
+        TitansRule(
+            chunk_len=CHUNK, decay="channel", decay_towards="initial", read="before"
+        ),
+        DEEP,
+    ),
+    "titans, huber": (TitansRule(chunk_len=CHUNK, loss=HuberLoss()), GatedNet()),
+    "delta": (DeltaRule(chunk_len=CHUNK), None),
+    "delta, no momentum": (DeltaRule(chunk_len=CHUNK, use_momentum=False), None),
+    "switched off": (ReadOnlyRule(TitansRule(chunk_len=CHUNK)), DEEP),
+    "from outside": (HebbianRule(chunk_len=CHUNK), None),
+    "chunks of one token": (HebbianRule(chunk_len=1), None),
+}
+
+
+@pytest.mark.parametrize(("rule", "net"), RIGHT.values(), ids=RIGHT.keys())
+def test_right_rules_pass(x64, rule, net):
+    check_rule(rule, net)
+
+
+def test_right_rules_pass_in_single_precision():
+    check_rule(HebbianRule(chunk_len=CHUNK))
+
+
+class WrongFactor(HebbianRule):
+    """Reads that are too large by a millionth."""
+
+    def chunk(self, *args):
+        reads, state = super().chunk(*args)
+        return reads * (1 + 1e-6), state
+
+
+class WrongState(HebbianRule):
+    """Right reads within a chunk, and a wrong memory after it."""
+
+    def chunk(self, *args):
+        reads, state = super().chunk(*args)
+        return reads, eqx.tree_at(lambda s: s.weights[0], state, replace_fn=jnp.sin)
+
+
+class LooksAhead(HebbianRule):
+    """A token reads the whole chunk, its future included."""
+
+    def chunk(self, net, inputs, is_real, state, initial):
+        _, last = super().chunk(net, inputs, is_real, state, initial)
+        return net(last.weights, inputs.queries), last
+
+
+class LooksAheadSecretly(HebbianRule):
+    """The future shows less than the tolerance would tell."""
+
+    def chunk(self, net, inputs, *args):
+        reads, state = super().chunk(net, inputs, *args)
+        return reads + 1e-14 * jnp.sum(inputs.values), state
+
+
+class WritesPadding(HebbianRule):
+    """The gate of padding is open, and what is real is not looked at."""
+
+    def gate_specs(self, net):
+        write = GateSpec(size=1, start=0.1, neutral=1.0)
+        return {**super().gate_specs(net), "write": write}
+
+    def chunk(self, net, inputs, is_real, state, initial):
+        everything = jnp.ones_like(is_real)
+        return super().chunk(net, inputs, everything, state, initial)
+
+
+class StopsGradient(HebbianRule):
+    """The fast form does not train what makes the values."""
+
+    def chunk(self, net, inputs, *args):
+        cut = jax.lax.stop_gradient(inputs.values)
+        inputs = eqx.tree_at(lambda inputs: inputs.values, inputs, cut)
+        return super().chunk(net, inputs, *args)
+
+
+class IgnoresItsPlace(HebbianRule):
+    """A chunk that starts anew instead of going on from where the stream stands."""
+
+    def chunk(self, net, inputs, is_real, state, initial):
+        state = eqx.tree_at(lambda state: state.weights, state, initial)
+        return super().chunk(net, inputs, is_real, state, initial)
+
+
+class NotANumber(HebbianRule):
+    """Both forms agree, on nothing."""
+
+    def step(self, *args):
+        reads, state = super().step(*args)
+        return reads * jnp.nan, state
+
+    def chunk(self, *args):
+        reads, state = super().chunk(*args)
+        return reads * jnp.nan, state
+
+
+WRONG = {
+    WrongFactor: r"chunk and step differ by .* at 0, allowed: 1e-10",
+    WrongState: r"chunk and step differ by .* at 0",
+    LooksAhead: r"chunk and step differ by .* at 0",
+    LooksAheadSecretly: r"LooksAheadSecretly is not causal.*values of later tokens",
+    WritesPadding: r"states beside two paddings differ by .* at weights",
+    StopsGradient: r"gradients of chunk and step differ by .* at 0\.values",
+    IgnoresItsPlace: r"differ by",
+    NotANumber: r"chunk and step differ by nan",
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"), WRONG.items(), ids=[rule.__name__ for rule in WRONG]
+)
+def test_wrong_rules_fail(x64, rule, message):
+    with pytest.raises(AssertionError, match=message):
+        check_rule(rule(chunk_len=CHUNK))
+
+
+@pytest.mark.parametrize("chunk_len", [2, 4])
+def test_causality_is_looked_at_whatever_the_chunk(x64, chunk_len):
+    with pytest.raises(AssertionError, match="is not causal"):
+        check_rule(LooksAheadSecretly(chunk_len=chunk_len))
