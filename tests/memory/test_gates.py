@@ -130,4 +130,29 @@ def test_gates_at_padding_write_and_forget_nothing(rule, net):
     assert specs["decay"].neutral == 0
     assert specs["momentum"].neutral == 1
     assert specs["learning_rate"].start == specs["learning_rate"].high / 2
-    assert specs["decay"].high == specs["momentum"].high == 1
+    assert specs["decay"].high == 1
+
+
+def test_momentum_of_the_delta_rule_ends_where_it_would_overshoot():
+    assert TitansRule().gate_specs(NET)["momentum"].high == 1
+    for largest in (0.1, 1.0):
+        specs = DeltaRule(max_learning_rate=largest).gate_specs(LINEAR)
+        np.testing.assert_allclose(largest / (1 - specs["momentum"].high), 2)
+
+
+@pytest.mark.parametrize(("start", "high"), [(0.0, 1.0), (1.0, 1.0), (0.1, 0.0)])
+def test_a_gate_that_cannot_start_where_it_should_is_refused(start, high):
+    with pytest.raises(ValueError, match=r"must start inside its range \(0, "):
+        GateSpec(size=1, start=start, high=high)
+
+
+BAD_OPTIONS = {
+    "chunk_len": lambda: TitansRule(chunk_len=0),
+    "max_learning_rate": lambda: TitansRule(max_learning_rate=0.0).gate_specs(NET),
+}
+
+
+@pytest.mark.parametrize("build", BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_options_out_of_range_are_refused(build):
+    with pytest.raises(ValueError, match="must (be at least 1|start inside)"):
+        build()

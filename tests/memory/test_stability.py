@@ -172,7 +172,6 @@ def test_the_delta_rule_is_bounded_with_the_momentum_that_it_starts_with(values)
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-@pytest.mark.xfail(reason="velocity overshoots while other keys are written")
 def test_the_delta_rule_is_bounded_whatever_its_gates_learn(form, decay):
     """A key that returns every 32 tokens, when its last correction has gone too far."""
     rule = DeltaRule(chunk_len=CHUNK)

@@ -21,7 +21,7 @@ def check_rule(
     rule: AbstractRule,
     net: AbstractMemoryNet | None = None,
     *,
-    d: int = 4,
+    d: int | None = None,
     key: PRNGKeyArray | None = None,
     tolerance: float | None = None,
 ) -> None:
@@ -34,8 +34,8 @@ def check_rule(
 
     Args:
         rule: The rule.
-        net: What it writes; default a linear memory of width `d` without norm.
-        d: Width of queries, keys and values.
+        net: What it writes; default a linear memory of width 4 without norm.
+        d: Width of queries, keys and values; default that of the first linear map.
         key: Decides the tokens.
         tolerance: Largest difference, absolute, of numbers of order one; default 1e-4,
             or 1e-10 with 64-bit numbers enabled.
@@ -43,11 +43,12 @@ def check_rule(
     Raises:
         AssertionError: If two forms differ; says which, where and by how much.
     """
-    net = MemoryNet(d, depth=1, norm=False) if net is None else net
+    net = MemoryNet(4, depth=1, norm=False) if net is None else net
+    d = net.shapes[0][0] if d is None else d
     if tolerance is None:
         tolerance = 1e-10 if jnp.zeros(()).dtype == jnp.float64 else 1e-4
     part_len = max(1, rule.chunk_len - 1)
-    n_tokens = 3 * part_len
+    n_tokens = max(3 * part_len, rule.chunk_len + 2)
     token_key, weight_key = jr.split(jr.key(0) if key is None else key)
     inputs = _random_inputs(rule, net, n_tokens, d, token_key)
     initial = net.init(weight_key)

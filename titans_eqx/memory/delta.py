@@ -14,8 +14,11 @@ linear map, such as the residual `k_t`):
     B_t = A_{t-1} k_t M + f_{t-1} k_t S + c_t - v_t
 
 Without momentum this is the recurrence of Gated DeltaNet, except that the error is
-taken before the decay. The chunk length decides the speed, never the result. There is
-no clipping: unit keys and theta < 1 are stable by themselves.
+taken before the decay. The chunk length decides the speed, never the result.
+
+There is no clipping. Unit keys and theta < 1 are stable by themselves; with momentum
+they are not (eta = 0.9 with theta = 0.5 overflows on keys that come back rarely), so
+the gate eta ends where `theta / (1 - eta)` reaches 2.
 """
 
 from collections.abc import Mapping
@@ -33,7 +36,7 @@ from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.loss import SquaredError, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 
@@ -83,6 +86,7 @@ class DeltaRule(AbstractRule[DeltaState]):
             decay_start: alpha before training.
             max_learning_rate: Upper bound of theta, which starts at half of it.
         """
+        check_option("read", read, "after", "before")
         self.chunk_len = chunk_len
         self.read = read
         self.use_momentum = use_momentum
@@ -105,7 +109,9 @@ class DeltaRule(AbstractRule[DeltaState]):
         if self.use_decay:
             specs["decay"] = GateSpec(size=1, start=self.decay_start)
         if self.use_momentum:
-            specs["momentum"] = GateSpec(size=1, start=0.1, neutral=1.0)
+            # theta / (1 - eta) < 2: beyond, the velocity overshoots more and more.
+            high = 1 - self.max_learning_rate / 2
+            specs["momentum"] = GateSpec(size=1, start=0.1, high=high, neutral=1.0)
         return specs
 
     def init_state(self, weights: MemoryWeights) -> DeltaState:

@@ -22,6 +22,18 @@ class GateSpec:
     high: float = 1.0  # upper end of the range; the lower one is 0
     neutral: float = 0.0  # value at padding, which must change nothing
 
+    def __post_init__(self) -> None:
+        """Check the start.
+
+        Raises:
+            ValueError: If it is outside the range.
+        """
+        if not 0 < self.start < self.high:
+            raise ValueError(
+                f"a gate must start inside its range (0, {self.high:g}), got "
+                f"{self.start:g}."
+            )
+
 
 class MemoryInputs(eqx.Module):
     """The tokens of one head; of a single token the arrays have no leading axis."""

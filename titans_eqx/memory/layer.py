@@ -124,7 +124,6 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         return cls(
             d_model,
             n_heads=config.n_heads,
-            # Heads that do not divide the width are refused below.
             net=build_net(max(1, d_model // config.n_heads), config),
             rule=build_rule(config),
             kernel_size=config.kernel_size,
@@ -164,7 +163,8 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         """See `AbstractMemory.__call__`; a fresh sequence needs no aligning."""
         n_tokens = x.shape[0]
         if state is None:
-            state, padding = self.init_state(), Padding.none(n_tokens)
+            state = self.init_state()
+            padding = Padding.none(n_tokens) if padding is None else padding
         if padding is not None:
             return self._write_and_read(
                 partial(scan_aligned, padding=padding), x, state, padding

@@ -33,6 +33,18 @@ class AbstractRuleState(eqx.Module):
 State = TypeVar("State", bound=AbstractRuleState)
 
 
+def check_option(name: str, value: str, *allowed: str) -> None:
+    """Refuse a value that an option does not have.
+
+    Raises:
+        ValueError: If the value is not among those allowed.
+    """
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}."
+        )
+
+
 class AbstractRule(eqx.Module, Generic[State]):
     """How a memory is written and read.
 
@@ -41,6 +53,17 @@ class AbstractRule(eqx.Module, Generic[State]):
 
     chunk_len: eqx.AbstractVar[int]
     outer_gradient: eqx.AbstractVar[OuterGradient]
+
+    def __check_init__(self) -> None:
+        """Check what all rules have.
+
+        Raises:
+            ValueError: If a chunk has no tokens.
+        """
+        if self.chunk_len < 1:
+            raise ValueError(
+                f"chunk_len must be at least 1, got chunk_len={self.chunk_len}."
+            )
 
     @abstractmethod
     def gate_specs(self, net: AbstractMemoryNet) -> Mapping[str, GateSpec]:

@@ -19,8 +19,8 @@ its own, and the sum over channels in `x_t . a_i` is weighted with `H`: for a ch
 `b` tokens that costs `b^2` numbers and `b^3` multiplications for each channel, against
 `b^2` and `b^3` in all.
 
-Reading: the paper does not say whether a token reads the memory before or after its own
-write. We read after it by default, which is causal and lets a token use itself.
+Reading: the paper does not say whether a token reads before or after its own write. We
+read after it by default, which is causal and lets a token use itself.
 """
 
 import itertools
@@ -46,7 +46,7 @@ from titans_eqx.memory.loss import (
 )
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 
@@ -100,15 +100,17 @@ class TitansRule(AbstractRule[TitansState]):
             loss: The inner loss; default `SquaredError()`.
             clip: Surprise norm `c` that is written at the full learning rate; theta is
                 scaled by `min(1, c / |u_t|)`. 0 = no clipping.
-            decay_towards: Where forgetting leads: zero weights, or M_0.
+            decay_towards: Where forgetting leads, zero weights or M_0.
             read: Whether a token reads after or before its own write.
             outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
-            decay: Whether alpha has one value for each memory layer, one for each row
-                of its weights, or is zero.
+            decay: Whether alpha has a value for each memory layer or row, or is zero.
             decay_start: alpha before training.
             use_momentum: Whether there is a gate eta; without it eta is zero.
             max_learning_rate: Upper bound of theta, which starts at half of it.
         """
+        check_option("decay_towards", decay_towards, "zero", "initial")
+        check_option("read", read, "after", "before")
+        check_option("decay", decay, "scalar", "channel", "none")
         self.loss = SquaredError() if loss is None else loss
         self.chunk_len = chunk_len
         self.clip = clip
@@ -149,11 +151,9 @@ class TitansRule(AbstractRule[TitansState]):
     def start_chunk(self, carry: tuple[MemoryWeights, MemoryWeights]) -> TitansState:
         """See `AbstractRule.start_chunk`."""
         weights, velocity = carry
+        offset = jnp.zeros((), jnp.int32)
         return TitansState(
-            weights=weights,
-            velocity=velocity,
-            anchor=weights,
-            chunk_offset=jnp.zeros((), jnp.int32),
+            weights=weights, velocity=velocity, anchor=weights, chunk_offset=offset
         )
 
     def surprise(
