@@ -11,4 +11,9 @@ Tree = TypeVar("Tree", bound=PyTree[Array])
 
 def select(condition: Bool[Array, ""], if_true: Tree, if_false: Tree) -> Tree:
     """`jnp.where` leaf by leaf; gradients reach only the chosen tree."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
+
+    def choose(a: Array, b: Array) -> Array:
+        # What both trees share is not chosen, and so not copied at every token.
+        return a if a is b else jnp.where(condition, a, b)
+
+    return jax.tree.map(choose, if_true, if_false)
