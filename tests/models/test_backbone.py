@@ -118,6 +118,9 @@ def test_every_layer_has_weights_of_its_own():
     assert len(np.unique(weights[:, 0, 0])) == 3
 
 
+call = eqx.filter_jit(lambda module, x, state: module(x, state))
+step = eqx.filter_jit(lambda module, x, state: module.step(x, state))
+probe = eqx.filter_jit(lambda module, x, state: module.probe(x, state))
 MIXED = small_config(pattern=["transformer", "mag", "lmm"], n_layers=3)
 
 
@@ -136,16 +139,16 @@ def assert_close(actual, expected):
 
 def test_a_backbone_reads_any_features_in_pieces_and_steps(x64):
     backbone, x = small_backbone(MIXED), stream(7)
-    whole, last = eqx.filter_jit(backbone)(x)
+    whole, last = call(backbone, x, None)
     assert whole.shape == (7, D_MODEL)
 
-    first, state = eqx.filter_jit(backbone)(x[:4], backbone.init_state())
-    rest, state = eqx.filter_jit(backbone)(x[4:], state)
+    first, state = call(backbone, x[:4], backbone.init_state())
+    rest, state = call(backbone, x[4:], state)
     assert_close((jnp.concatenate([first, rest]), state), (whole, last))
 
     state, rows = backbone.init_state(), []
     for row in x:
-        y, state = eqx.filter_jit(backbone.step)(row, state)
+        y, state = step(backbone, row, state)
         rows.append(y)
     assert_close((jnp.stack(rows), state), (whole, last))
 
@@ -210,11 +213,10 @@ PROBED = {
 
 @pytest.mark.parametrize(("config", "layers"), PROBED.values(), ids=PROBED.keys())
 def test_probe_is_a_step_that_tells_of_the_layers_with_memory(x64, config, layers):
-    model = small_model(config)
-    _, state = eqx.filter_jit(model)(tokens(5))
-    token = tokens(1, seed=1)[0]
-    logits, after, stats = eqx.filter_jit(model.probe)(token, state)
-    assert_close((logits, after), eqx.filter_jit(model.step)(token, state))
+    model, (first, token) = small_model(config), tokens(2)
+    _, state = step(model, first, model.init_state())
+    logits, after, stats = probe(model, token, state)
+    assert_close((logits, after), step(model, token, state))
     assert list(stats) == layers
     blocks_after = blocks_states(model.backbone, after)
     for layer, of_layer in stats.items():
@@ -246,6 +248,6 @@ def test_a_stack_tells_of_its_own_blocks(x64):
     backbone, x = small_backbone(config), stream(1)[0]
     (stack,) = backbone.stacks
     states = stack.init_state()
-    y, after, stats = eqx.filter_jit(stack.probe)(x, states)
-    assert_close((y, after), eqx.filter_jit(stack.step)(x, states))
+    y, after, stats = probe(stack, x, states)
+    assert_close((y, after), step(stack, x, states))
     assert [one is not None for one in stats] == [False, True, False, True]

@@ -20,7 +20,10 @@ MAC: dict[str, ModelConfig] = {
     ),
 }
 OTHERS: dict[str, ModelConfig] = {
-    "mag": small_config(pattern="mag", attention={"persistent_in_memory": True}),
+    # A prefix that ends inside a chunk: the sequence starts at a chunk all the same.
+    "mag": small_config(
+        pattern="mag", attention={"persistent_in_memory": True, "n_persistent": 3}
+    ),
     "mal": small_config(
         pattern=["transformer", "mal"], memory={"decay": "channel", "kernel_size": 1}
     ),

@@ -157,12 +157,22 @@ class MemoryLayer:
         assert is_missing[name] == (name not in self.p.gates.linears)
         if is_missing[name]:
             return np.zeros(shape)
-        largest = self.options["max_learning_rate"] if name == "learning_rate" else 1.0
         logits = split(linear(self.p.gates.linears[name], x), self.n_heads)[head]
-        return np.broadcast_to(largest * blocks.sigmoid(logits), shape)
+        return np.broadcast_to(self._largest(name) * blocks.sigmoid(logits), shape)
+
+    def _largest(self, name: str) -> float:
+        """Where the range of a gate ends."""
+        largest_rate = self.options["max_learning_rate"]
+        if name == "learning_rate":
+            return largest_rate
+        if name == "momentum" and self.options["rule"] == "delta":
+            return 1 - largest_rate / 2  # theta / (1 - eta) <= 2
+        return 1.0
 
     def _read(self, weights: Matrices, queries: np.ndarray) -> np.ndarray:
-        return np.array([memory_forward(weights, q, **self._network()) for q in queries])
+        return np.array(
+            [memory_forward(weights, q, **self._network()) for q in queries]
+        )
 
     def _network(self) -> dict[str, Any]:
         return {"residual": self.options["residual"], "norm": self.options["norm"]}

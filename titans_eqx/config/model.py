@@ -19,7 +19,7 @@ def _as_pattern(value: object) -> object:
     if not names or not all(name in get_args(Block) for name in names):
         listed = ", ".join(f'"{name}"' for name in get_args(Block))
         raise PydanticCustomError(
-            "pattern", f"must be one of {listed}, or a list of these"
+            "pattern", "must be one of {blocks}, or a list of these", {"blocks": listed}
         )
     return tuple(value) if isinstance(value, list) else value
 
