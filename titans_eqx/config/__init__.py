@@ -2,8 +2,8 @@
 
 from titans_eqx.config.errors import ConfigError as ConfigError
 from titans_eqx.config.load import load_config as load_config
+from titans_eqx.config.memory import MemoryConfig as MemoryConfig
 from titans_eqx.config.model import AttentionConfig as AttentionConfig
-from titans_eqx.config.model import MemoryConfig as MemoryConfig
 from titans_eqx.config.model import ModelConfig as ModelConfig
 from titans_eqx.config.run import DataConfig as DataConfig
 from titans_eqx.config.run import MeshConfig as MeshConfig

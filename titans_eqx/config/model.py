@@ -3,12 +3,12 @@
 Widths are numbers of features, lengths are numbers of tokens.
 """
 
-import json
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from titans_eqx.config.memory import MemoryConfig, check_memory
 from titans_eqx.config.section import Section, combination_error
 
 Block = Literal["mac", "mag", "mal", "lmm", "transformer"]
@@ -25,75 +25,6 @@ def _as_pattern(value: object) -> object:
 
 
 Pattern = Annotated[Block | tuple[Block, ...], BeforeValidator(_as_pattern)]
-
-
-class MemoryConfig(Section):
-    """The neural memory: its network, its update rule and what it may learn."""
-
-    rule: Literal["titans", "delta"] = Field(
-        default="titans",
-        description="update rule; delta: for linear memories (depth = 1, norm = false)",
-    )
-    off: bool = Field(
-        default=False,
-        description="switch the memory off: no write, no decay, same parameters",
-    )
-    n_heads: int = Field(
-        default=4, ge=1, description="memories side by side; divides model.d_model"
-    )
-    depth: int = Field(default=2, ge=1, description="linear maps in a memory")
-    expansion: int = Field(
-        default=4, ge=1, description="hidden width over head width; unused at depth 1"
-    )
-    chunk_len: int = Field(
-        default=32, ge=1, description="tokens whose surprise is taken at one anchor"
-    )
-    max_learning_rate: float = Field(
-        default=0.1, gt=0, description="upper bound of the inner learning rate theta"
-    )
-    clip: float = Field(
-        default=1.0,
-        ge=0,
-        description="largest surprise norm written at the full rate; 0 = no clipping",
-    )
-    decay_towards: Literal["zero", "initial"] = Field(
-        default="zero", description="weights that forgetting leads to"
-    )
-    initial_memory: Literal["frozen", "learned"] = Field(
-        default="frozen", description="whether the initial weights are trained"
-    )
-    surprise: Literal["first_order", "full"] = Field(
-        default="first_order",
-        description="whether training differentiates the surprise by the anchor (full)",
-    )
-    truncate_every: int = Field(
-        default=0, ge=0, description="chunks after which gradients stop; 0 = never"
-    )
-    residual: bool = Field(default=True, description="M(x) = x + f(x), not f(x)")
-    norm: bool = Field(default=True, description="layer norm on f, without parameters")
-    kernel_size: int = Field(
-        default=4, ge=1, description="tokens seen by the convolution; 1 = none"
-    )
-    use_momentum: bool = Field(
-        default=True, description="whether past surprise is carried on (eta)"
-    )
-    decay: Literal["scalar", "channel", "none"] = Field(
-        default="scalar",
-        description="one alpha per gate, one per row of the weights (slow), or none",
-    )
-    decay_start: float = Field(
-        default=0.01,
-        gt=0,
-        lt=1,
-        description="alpha before training; a memory lasts about 1 / alpha tokens",
-    )
-    gates: Literal["per_layer", "per_head"] = Field(
-        default="per_layer",
-        description="whether each memory layer has its own gates, or shares its head's",
-    )
-    read: Literal["after", "before"] = Field(
-        default="after", description="whether a token reads after or before its write"
-    )
 
 
 class AttentionConfig(Section):
@@ -198,35 +129,7 @@ class ModelConfig(Section):
                 "model.d_model",
                 "model.memory.n_heads",
             )
-        if memory.decay == "channel" and memory.gates != "per_layer":
-            raise combination_error(
-                'model.memory.gates must be "per_layer" with model.memory.decay = '
-                f'"channel", got "{memory.gates}"',
-                "model.memory.gates",
-                "model.memory.decay",
-            )
-        if memory.rule == "delta":
-            self._check_delta()
-
-    def _check_delta(self) -> None:
-        memory = self.memory
-        for key, is_right, wanted in (
-            ("depth", memory.depth == 1, "1"),
-            ("norm", not memory.norm, "false"),
-            ("decay", memory.decay != "channel", '"scalar" or "none"'),
-            ("decay_towards", memory.decay_towards == "zero", '"zero"'),
-            ("max_learning_rate", memory.max_learning_rate <= 1, "<= 1"),
-            # It has no clipping and no anchor.
-            ("clip", memory.clip == MemoryConfig().clip, "left out"),
-            ("surprise", memory.surprise == "first_order", "left out"),
-        ):
-            if not is_right:
-                raise combination_error(
-                    f"model.memory.{key} must be {wanted} with model.memory.rule = "
-                    f'"delta", got {json.dumps(getattr(memory, key))}',
-                    f"model.memory.{key}",
-                    "model.memory.rule",
-                )
+        check_memory(memory)
 
     def _check_attention(self) -> None:
         heads = self.attention.n_heads

@@ -9,6 +9,9 @@ from titans_eqx.memory.layer import NeuralMemory as NeuralMemory
 from titans_eqx.memory.layer import NeuralMemoryState as NeuralMemoryState
 from titans_eqx.memory.loss import AbstractInnerLoss as AbstractInnerLoss
 from titans_eqx.memory.loss import SquaredError as SquaredError
+from titans_eqx.memory.losses import DotProductLoss as DotProductLoss
+from titans_eqx.memory.losses import HuberLoss as HuberLoss
+from titans_eqx.memory.losses import PowerLoss as PowerLoss
 from titans_eqx.memory.memory import AbstractMemory as AbstractMemory
 from titans_eqx.memory.memory import MemoryStats as MemoryStats
 from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet

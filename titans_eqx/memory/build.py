@@ -2,6 +2,8 @@
 
 from titans_eqx.config import MemoryConfig
 from titans_eqx.memory.delta import DeltaRule
+from titans_eqx.memory.loss import AbstractInnerLoss, SquaredError
+from titans_eqx.memory.losses import DotProductLoss, HuberLoss, PowerLoss
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
 from titans_eqx.memory.read_only import ReadOnlyRule
@@ -16,6 +18,19 @@ def build_net(d: int, config: MemoryConfig) -> AbstractMemoryNet:
     )
 
 
+def build_loss(config: MemoryConfig) -> AbstractInnerLoss:
+    """The inner loss."""
+    match config.loss:
+        case "squared":
+            return SquaredError()
+        case "huber":
+            return HuberLoss()
+        case "power":
+            return PowerLoss(config.loss_power)
+        case "dot":
+            return DotProductLoss()
+
+
 def build_rule(config: MemoryConfig) -> AbstractRule:
     """The update rule, switched off if the config says so."""
     outer_gradient = OuterGradient(
@@ -28,6 +43,7 @@ def build_rule(config: MemoryConfig) -> AbstractRule:
         case "titans":
             rule = TitansRule(
                 chunk_len=config.chunk_len,
+                loss=build_loss(config),
                 clip=config.clip,
                 decay_towards=config.decay_towards,
                 read=config.read,
