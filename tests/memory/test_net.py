@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -5,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.oracles.memory import memory_forward
-from titans_eqx.memory import MemoryNet
+from titans_eqx.config import MemoryConfig
+from titans_eqx.memory import DeltaRule, MemoryNet, NeuralMemory, check_rule
+from titans_eqx.memory.features import monomials, n_monomials
 
 D = 4
 WRAPPERS = [(True, True), (True, False), (False, True), (False, False)]
@@ -55,8 +60,59 @@ def test_a_memory_that_is_switched_off_by_zero_weights_reads_its_query():
     np.testing.assert_array_equal(net(zeros, query), query)
 
 
-@pytest.mark.parametrize("name", ["d", "depth", "expansion"])
+def monomials_oracle(x, degree):
+    """Each product of features, features in any order counted once."""
+    return [
+        math.prod(x[i] for i in factors) / math.factorial(n)
+        for n in range(1, degree + 1)
+        for factors in itertools.product(range(len(x)), repeat=n)
+        if list(factors) == sorted(factors)
+    ]
+
+
+@pytest.mark.parametrize(("d", "degree"), [(1, 3), (4, 1), (4, 2), (4, 3), (3, 4)])
+def test_monomials_are_all_products_of_features(x64, d, degree):
+    rows = np.random.default_rng(0).normal(size=(5, d))
+    expected = [monomials_oracle(row, degree) for row in rows]
+    actual = monomials(jnp.asarray(rows), degree)
+    np.testing.assert_allclose(actual, expected, rtol=1e-14)
+    np.testing.assert_allclose(monomials(jnp.asarray(rows[2]), degree), expected[2])
+    assert n_monomials(d, degree) == len(expected[0])
+    np.testing.assert_array_equal(actual[:, :d], rows)
+
+
+@pytest.mark.parametrize(("residual", "norm"), WRAPPERS)
+@pytest.mark.parametrize(("depth", "degree"), [(1, 2), (1, 3), (2, 2)])
+def test_read_of_features_equals_the_oracle(x64, depth, degree, residual, norm):
+    net = MemoryNet(D, depth, 2, residual=residual, norm=norm, degree=degree)
+    weights, queries = net.init(jr.key(0)), jr.normal(jr.key(1), (5, D))
+    assert weights[0].shape[0] == n_monomials(D, degree)
+    expected = []
+    for query in np.asarray(queries):
+        features = np.array(monomials_oracle(query, degree))
+        rows = [np.asarray(w) for w in weights]
+        y = memory_forward(rows, features, residual=False, norm=norm)
+        expected.append(query + y if residual else y)
+    np.testing.assert_allclose(net(weights, queries), expected, atol=1e-12)
+
+
+def test_the_delta_rule_writes_features(x64):
+    net = MemoryNet(4, 1, norm=False, degree=2)
+    assert net.is_linear
+    assert net.shapes == ((14, 4),)
+    check_rule(DeltaRule(chunk_len=4), net, d=4)
+
+
+def test_a_config_names_the_degree():
+    config = MemoryConfig(n_heads=4, depth=1, norm=False, rule="delta", degree=3)
+    memory = NeuralMemory.from_config(16, config, key=jr.key(0))
+    assert memory.initial_weights[0].shape == (4, 34, 4)
+    x = jr.normal(jr.key(1), (7, 16))
+    assert memory(x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["d", "depth", "expansion", "degree"])
 def test_bad_sizes_are_refused(name):
-    sizes = {"d": D, "depth": 2, "expansion": 2, name: 0}
+    sizes = {"d": D, "depth": 2, "expansion": 2, "degree": 1, name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got {name}=0"):
         MemoryNet(**sizes)

@@ -26,6 +26,12 @@ class MemoryConfig(Section):
     expansion: int = Field(
         default=4, ge=1, description="hidden width over head width; unused at depth 1"
     )
+    degree: int = Field(
+        default=1,
+        ge=1,
+        le=3,
+        description="a memory's first map takes all monomials up to this degree",
+    )
     chunk_len: int = Field(
         default=32, ge=1, description="tokens whose surprise is taken at one anchor"
     )

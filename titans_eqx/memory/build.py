@@ -14,7 +14,12 @@ from titans_eqx.memory.titans import TitansRule
 def build_net(d: int, config: MemoryConfig) -> AbstractMemoryNet:
     """The network of one head of width `d`."""
     return MemoryNet(
-        d, config.depth, config.expansion, residual=config.residual, norm=config.norm
+        d,
+        config.depth,
+        config.expansion,
+        residual=config.residual,
+        norm=config.norm,
+        degree=config.degree,
     )
 
 

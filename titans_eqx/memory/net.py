@@ -18,6 +18,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.features import monomials, n_monomials
 from titans_eqx.nn.norm import standardize
 from titans_eqx.nn.remat import save_for_backward
 
@@ -82,6 +83,7 @@ class MemoryNet(AbstractMemoryNet):
     expansion: int = eqx.field(static=True)
     residual: bool = eqx.field(static=True)
     norm: bool = eqx.field(static=True)
+    degree: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class MemoryNet(AbstractMemoryNet):
         *,
         residual: bool = True,
         norm: bool = True,
+        degree: int = 1,
     ) -> None:
         """Describe the network; its weights come from `init`.
 
@@ -100,11 +103,13 @@ class MemoryNet(AbstractMemoryNet):
             expansion: Hidden width over `d`; unused at depth 1.
             residual: Add the input to the output.
             norm: Normalise the output of the last map (parameter-free layer norm).
+            degree: The first map takes all monomials of the input up to this degree.
 
         Raises:
-            ValueError: If `d`, `depth` or `expansion` is less than 1.
+            ValueError: If `d`, `depth`, `expansion` or `degree` is less than 1.
         """
-        for name, value in (("d", d), ("depth", depth), ("expansion", expansion)):
+        sizes = {"d": d, "depth": depth, "expansion": expansion, "degree": degree}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={value}.")
         self.d = d
@@ -112,11 +117,13 @@ class MemoryNet(AbstractMemoryNet):
         self.expansion = expansion
         self.residual = residual
         self.norm = norm
+        self.degree = degree
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """See `AbstractMemoryNet.shapes`."""
-        widths = [self.d, *[self.d * self.expansion] * (self.depth - 1), self.d]
+        d_in = n_monomials(self.d, self.degree)
+        widths = [d_in, *[self.d * self.expansion] * (self.depth - 1), self.d]
         return tuple(zip(widths[:-1], widths[1:], strict=True))
 
     @property
@@ -128,7 +135,7 @@ class MemoryNet(AbstractMemoryNet):
         self, linear: LinearMap, x: Float[Array, "*rows d"]
     ) -> Float[Array, "*rows d"]:
         """See `AbstractMemoryNet.forward`."""
-        rows = linear(0, x)
+        rows = linear(0, monomials(x, self.degree))
         for layer in range(1, self.depth):
             rows = linear(layer, jax.nn.gelu(rows))
         if self.norm:
