@@ -18,11 +18,13 @@ from titans_eqx.memory import (
     DeltaRule,
     MemoryInputs,
     MemoryNet,
+    OmegaRule,
     TitansRule,
     scan_chunks,
     scan_tokens,
 )
 from titans_eqx.memory.delta import DeltaState
+from titans_eqx.memory.omega import OmegaState
 from titans_eqx.memory.titans import TitansState
 
 D = 4
@@ -79,10 +81,29 @@ def draw_problem(
         case DeltaRule():
             velocity = velocity if rule.use_momentum else ()
             state = DeltaState(weights=now, velocity=velocity, chunk_offset=offset)
+        case OmegaRule():
+            state = OmegaState(
+                weights=now,
+                velocity=velocity,
+                anchor=anchor,
+                pairs=_random_pairs(rule, net),
+                chunk_offset=offset,
+            )
         case _:
             state = rule.init_state(now)
             state = eqx.tree_at(lambda state: state.chunk_offset, state, offset)
     return Problem(random_inputs(rule, net, n_tokens), state, initial)
+
+
+def _random_pairs(rule: OmegaRule, net: AbstractMemoryNet) -> MemoryInputs:
+    """What a stream has left in the window."""
+    # Other tokens than those of the problem.
+    pairs = jax.tree.map(
+        lambda x: x[::-1] / 2, random_inputs(rule, net, rule.window - 1)
+    )
+    gates = {name: pairs.gates[name] for name in ("window", *rule.loss.gate_specs())}
+    zeros = jnp.zeros_like(pairs.keys)
+    return MemoryInputs(zeros, pairs.keys, pairs.values, gates)
 
 
 def solve(form: Callable[..., Any], rule: AbstractRule, net: AbstractMemoryNet):

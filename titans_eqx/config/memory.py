@@ -11,9 +11,13 @@ from titans_eqx.config.section import Section, combination_error
 class MemoryConfig(Section):
     """The neural memory: its network, its update rule and what it may learn."""
 
-    rule: Literal["titans", "delta"] = Field(
+    rule: Literal["titans", "delta", "omega"] = Field(
         default="titans",
-        description="update rule; delta: for linear memories (depth = 1, norm = false)",
+        description="update rule; delta: for linear memories (depth = 1, norm = "
+        "false); omega: each token writes the last window pairs again",
+    )
+    window: int = Field(
+        default=4, ge=1, description="pairs that a token writes (rule = omega)"
     )
     off: bool = Field(
         default=False,
@@ -104,6 +108,17 @@ def check_memory(memory: MemoryConfig) -> None:
     if memory.loss != "power":
         is_default = memory.loss_power == default.loss_power
         _require(memory, "loss", ("loss_power", is_default, "left out"))
+    if memory.rule != "omega":
+        is_default = memory.window == default.window
+        _require(memory, "rule", ("window", is_default, "left out"))
+    else:
+        _require(
+            memory,
+            "rule",
+            ("decay", memory.decay == "scalar", '"scalar"'),
+            ("decay_towards", memory.decay_towards == "zero", '"zero"'),
+            ("use_momentum", memory.use_momentum, "true"),
+        )
     if memory.rule == "delta":
         _require(
             memory,

@@ -16,6 +16,7 @@ from titans_eqx.memory.memory import AbstractMemory as AbstractMemory
 from titans_eqx.memory.memory import MemoryStats as MemoryStats
 from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet
 from titans_eqx.memory.net import MemoryNet as MemoryNet
+from titans_eqx.memory.omega import OmegaRule as OmegaRule
 from titans_eqx.memory.outer_gradient import OuterGradient as OuterGradient
 from titans_eqx.memory.read_only import ReadOnlyRule as ReadOnlyRule
 from titans_eqx.memory.rule import AbstractRule as AbstractRule

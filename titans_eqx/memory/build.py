@@ -5,6 +5,7 @@ from titans_eqx.memory.delta import DeltaRule
 from titans_eqx.memory.loss import AbstractInnerLoss, SquaredError
 from titans_eqx.memory.losses import DotProductLoss, HuberLoss, PowerLoss
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
+from titans_eqx.memory.omega import OmegaRule
 from titans_eqx.memory.outer_gradient import OuterGradient
 from titans_eqx.memory.read_only import ReadOnlyRule
 from titans_eqx.memory.rule import AbstractRule
@@ -36,8 +37,8 @@ def build_loss(config: MemoryConfig) -> AbstractInnerLoss:
             return DotProductLoss()
 
 
-def build_rule(config: MemoryConfig) -> AbstractRule:
-    """The update rule, switched off if the config says so."""
+def build_rule(config: MemoryConfig, d: int) -> AbstractRule:
+    """The update rule of heads of width `d`, switched off if the config says so."""
     outer_gradient = OuterGradient(
         initial_memory=config.initial_memory,
         surprise=config.surprise,
@@ -65,6 +66,18 @@ def build_rule(config: MemoryConfig) -> AbstractRule:
                 use_momentum=config.use_momentum,
                 outer_gradient=outer_gradient,
                 use_decay=config.decay != "none",
+                decay_start=config.decay_start,
+                max_learning_rate=config.max_learning_rate,
+            )
+        case "omega":
+            rule = OmegaRule(
+                d,
+                window=config.window,
+                chunk_len=config.chunk_len,
+                loss=build_loss(config),
+                clip=config.clip,
+                read=config.read,
+                outer_gradient=outer_gradient,
                 decay_start=config.decay_start,
                 max_learning_rate=config.max_learning_rate,
             )

@@ -1,7 +1,7 @@
 """Polynomial features of keys and queries (ATLAS, arXiv 2505.23735).
 
-A memory that is linear in all monomials up to degree `p` stores about `d^p / p!` pairs where
-one that is linear in its input stores `d`.
+A memory that is linear in all monomials up to degree `p` stores about `d^p / p!` pairs
+where one that is linear in its input stores `d`.
 """
 
 import math

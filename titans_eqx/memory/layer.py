@@ -1,9 +1,8 @@
 """The neural memory as a layer: projections in, several memories, projection out.
 
-Each head has a memory of its own. Queries, keys and values are projections followed by
-a causal depthwise convolution and SiLU; queries and keys have unit norm. The gates of
-the update rule are functions of the token. Reads are normalised, gated by the input and
-projected back to the stream (section 4.4).
+Each head has its own memory. Queries, keys and values are projections with a causal
+depthwise convolution and SiLU; queries and keys have unit norm. Gates of the rule are
+functions of the token. Reads are normalised, gated and projected back (section 4.4).
 """
 
 from collections.abc import Callable
@@ -121,11 +120,12 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         cls, d_model: int, config: MemoryConfig, *, key: PRNGKeyArray
     ) -> "NeuralMemory":
         """The layer that a config describes, with `MemoryNet` and one of our rules."""
+        d = max(1, d_model // config.n_heads)
         return cls(
             d_model,
             n_heads=config.n_heads,
-            net=build_net(max(1, d_model // config.n_heads), config),
-            rule=build_rule(config),
+            net=build_net(d, config),
+            rule=build_rule(config, d),
             kernel_size=config.kernel_size,
             share_gates=config.gates == "per_head",
             key=key,
