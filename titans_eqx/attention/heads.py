@@ -1,5 +1,7 @@
 """What both kinds of attention share: heads, persistent tokens, positions, softmax."""
 
+from typing import Final
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.rope import rotate
+
+HEADS_FIRST: Final = "seq heads d -> heads seq d"
+"""To the layout of keys and values in products, one matrix for each head."""
 
 
 class AttentionHeads(eqx.Module):
@@ -76,12 +81,6 @@ class AttentionHeads(eqx.Module):
         """Features of each head."""
         return rearrange(x, "seq (heads d) -> seq heads d", heads=self.n_heads)
 
-    def rotate(
-        self, x: Float[Array, "seq heads d_head"], positions: Int[Array, " seq"]
-    ) -> Float[Array, "seq heads d_head"]:
-        """Give queries or keys a position."""
-        return rotate(x, positions, base=self.rope_base)
-
     def attend(
         self,
         queries: Float[Array, "q_seq heads d_head"],
@@ -106,23 +105,20 @@ class AttentionHeads(eqx.Module):
             What attention adds to the stream; softmax in float32 or wider.
         """
         prefix_keys, prefix_values = (
-            self.split(linear_rows(projection, self.persistent_tokens))
+            rearrange(
+                self.split(linear_rows(projection, self.persistent_tokens)),
+                HEADS_FIRST,
+            )
             for projection in (self.key_projection, self.value_projection)
         )
-        prefix_scores = jnp.einsum("qhd,khd->hqk", queries, prefix_keys)
-        scores = jnp.einsum("qhd,hkd->hqk", self.rotate(queries, positions), keys)
+        prefix_scores = jnp.einsum("qhd,hkd->hqk", queries, prefix_keys)
+        rotated = rotate(queries, positions, base=self.rope_base)
+        scores = jnp.einsum("qhd,hkd->hqk", rotated, keys)
         scores = jnp.where(is_visible[None, :, :], scores, -jnp.inf)
         scores = jnp.concatenate([prefix_scores, scores], axis=-1)
         scores = at_least_float32(scores * self.d_head**-0.5)
         weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-        all_values = jnp.concatenate([heads_first(prefix_values), values], axis=1)
+        all_values = jnp.concatenate([prefix_values, values], axis=1)
         y = jnp.einsum("hqk,hkd->qhd", weights, all_values)
         joined = rearrange(y, "seq heads d -> seq (heads d)")
         return linear_rows(self.output_projection, joined)
-
-
-def heads_first(
-    x: Float[Array, "seq heads d_head"],
-) -> Float[Array, "heads seq d_head"]:
-    """The layout of keys and values in products, one matrix for each head."""
-    return rearrange(x, "seq heads d -> heads seq d")

@@ -11,11 +11,13 @@ the causal mask of the tokens they were retrieved for.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from titans_eqx.attention.heads import AttentionHeads, heads_first
+from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.rope import rotate
 
 
 class SegmentCache(eqx.Module):
@@ -95,7 +97,8 @@ class SegmentAttention(eqx.Module):
         def keys_and_values(rows: Array) -> tuple[Array, Array]:
             keys = heads.split(linear_rows(heads.key_projection, rows))
             values = heads.split(linear_rows(heads.value_projection, rows))
-            return heads_first(heads.rotate(keys, positions)), heads_first(values)
+            keys = rotate(keys, positions, base=heads.rope_base)
+            return rearrange(keys, HEADS_FIRST), rearrange(values, HEADS_FIRST)
 
         return SegmentCache(*keys_and_values(x), *keys_and_values(memories))
 

@@ -18,12 +18,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from einops import rearrange
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from titans_eqx.attention.heads import AttentionHeads, heads_first
+from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads
 from titans_eqx.nn.conv import CausalConv
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.rope import rotate
 
 Projected = tuple[Float[Array, "seq heads d_head"], ...]
 
@@ -172,10 +174,11 @@ class SlidingAttention(eqx.Module):
         distance = query_rows[:, None] - key_rows[None, :]
         is_visible = (distance >= 0) & (distance < self.window)
         is_visible &= (key_rows >= n_hidden)[None, :]
+        keys = rotate(keys, key_rows, base=self.heads.rope_base)
         return self.heads.attend(
             queries,
             query_rows,
-            heads_first(self.heads.rotate(keys, key_rows)),
-            heads_first(values),
+            rearrange(keys, HEADS_FIRST),
+            rearrange(values, HEADS_FIRST),
             is_visible,
         )

@@ -38,14 +38,17 @@ class Block(eqx.Module):
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
         """See `AbstractMixer.__call__`."""
         mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state)
-        return jax.vmap(self._feed)(x + mixed), state
+        x = x + mixed
+        fed = jax.vmap(lambda row: self.feedforward(self.feedforward_norm(row)))(x)
+        return x + fed, state
 
     def step(
         self, x: Float[Array, " d_model"], state: PyTree[Array]
     ) -> tuple[Float[Array, " d_model"], PyTree[Array]]:
         """See `AbstractMixer.step`."""
         mixed, state = self.mixer.step(self.mixer_norm(x), state)
-        return self._feed(x + mixed), state
+        x = x + mixed
+        return x + self.feedforward(self.feedforward_norm(x)), state
 
     def probe(
         self, x: Float[Array, " d_model"], state: PyTree[Array]
@@ -56,9 +59,6 @@ class Block(eqx.Module):
             stats = self.mixer.probe(self.mixer_norm(x), state)
         x, state = self.step(x, state)
         return x, (state, stats)
-
-    def _feed(self, x: Float[Array, " d_model"]) -> Float[Array, " d_model"]:
-        return x + self.feedforward(self.feedforward_norm(x))
 
 
 class LayerStack(eqx.Module):

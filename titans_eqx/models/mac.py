@@ -145,31 +145,25 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
             segment: tuple[Float[Array, "segment d_model"], Int[Array, ""]],
         ) -> tuple[MACState, Float[Array, "segment d_model"]]:
             x, first = segment
-            y, state = self._segment(x, state, padding.block(first, segment_len))
-            return state, y
+            block = padding.block(first, segment_len)
+            # Without padding a segment begins here, where both are equal; naming one
+            # spares the backward pass a copy of all weights for each segment.
+            running = self.memory.snapshot(state.memory)
+            snapshot = running if block.is_none else state.snapshot
+            memories, query_state = self.memory.retrieve(
+                x, snapshot, state.query_state, block
+            )
+            y, cache = self.attention(x, memories, state.cache, block)
+            written = jax.vmap(self.write_norm)(x + y)
+            m, memory = self.memory(written, state.memory, block)
+            offset = jnp.where(block.n_real > 0, block.end, state.segment_offset)
+            state = self._advance(state, memory, query_state, cache, offset)
+            return state, jax.vmap(self.gate)(y, m)
 
         segments = rearrange(x, "(n segment) d -> n segment d", segment=segment_len)
         firsts = jnp.arange(len(segments), dtype=jnp.int32) * segment_len
         state, y = scan(body, state, (segments, firsts))
         return rearrange(y, "n segment d -> (n segment) d"), state
-
-    def _segment(
-        self, x: Float[Array, "segment d_model"], state: MACState, padding: Padding
-    ) -> tuple[Float[Array, "segment d_model"], MACState]:
-        # Without padding a segment begins here, where both are equal; naming one spares
-        # the backward pass a copy of all weights for each segment.
-        running = self.memory.snapshot(state.memory)
-        snapshot = running if padding.is_none else state.snapshot
-        memories, query_state = self.memory.retrieve(
-            x, snapshot, state.query_state, padding
-        )
-        y, cache = self.attention(x, memories, state.cache, padding)
-        written = jax.vmap(self.write_norm)(x + y)
-        m, memory = self.memory(written, state.memory, padding)
-        offset = jnp.where(padding.n_real > 0, padding.end, state.segment_offset)
-        return jax.vmap(self.gate)(y, m), self._advance(
-            state, memory, query_state, cache, offset
-        )
 
     def _advance(
         self,
