@@ -33,7 +33,7 @@ CONFIG = RunConfig(
 
 @pytest.fixture(scope="module")
 def model():
-    return eqx.filter_jit(build_model)(CONFIG.model, key=jr.key(3))
+    return build_model(CONFIG.model, key=jr.key(3))
 
 
 @pytest.fixture

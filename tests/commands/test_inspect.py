@@ -60,7 +60,7 @@ def without_memory(tmp_path_factory):
     config = ModelConfig(
         pattern="transformer", d_model=8, n_layers=1, attention=attention
     )
-    model = eqx.filter_jit(build_model)(config, key=jr.key(0))
+    model = build_model(config, key=jr.key(0))
     folder = tmp_path_factory.mktemp("transformer")
     with Checkpoints(folder / "checkpoints") as checkpoints:
         items = {"model": eqx.filter(model, eqx.is_array)}

@@ -36,7 +36,7 @@ def build_small(pattern, seed):
         memory=MemoryConfig(n_heads=2, chunk_len=4, expansion=1),
         attention=AttentionConfig(n_heads=2, segment_len=8, window=8, n_persistent=2),
     )
-    return eqx.filter_jit(build_model)(config, key=jr.key(seed))
+    return build_model(config, key=jr.key(seed))
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,9 @@ def jittered(module: PyTree) -> PyTree:
 
 def small_model(config: ModelConfig) -> TitansLM:
     """A model whose parameters are all away from their starting values."""
-    return jittered(eqx.filter_jit(build_model)(config, key=jr.key(0)))
+    # Not jitted: one program for each config would take seconds, and the small ones of
+    # each operation are shared by all tests.
+    return jittered(build_model(config, key=jr.key(0)))
 
 
 def blocks_of(backbone: Backbone) -> list[Block]:
@@ -61,7 +63,7 @@ def blocks_of(backbone: Backbone) -> list[Block]:
 def small_block(config: ModelConfig) -> Block:
     """A block of the config's pattern, its parameters as in `small_model`."""
     config = config.model_copy(update={"n_layers": len(config.blocks)})
-    backbone = eqx.filter_jit(build_backbone)(config, key=jr.key(0))
+    backbone = build_backbone(config, key=jr.key(0))
     return jittered(blocks_of(backbone)[0])
 
 

@@ -55,7 +55,7 @@ def as_arrays(batch):
 
 @functools.cache
 def built(config):
-    return eqx.filter_jit(build_model)(config, key=jr.key(1))
+    return build_model(config, key=jr.key(1))
 
 
 def copy_to_host(tree):
