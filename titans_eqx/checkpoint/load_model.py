@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import click
 import equinox as eqx
 import jax
 import jax.random as jr
@@ -87,3 +88,9 @@ def load_model(run_dir: str | Path, *, require_text: bool = False) -> LoadedMode
             "titans-evaluate, or a run that was trained on text."
         )
     return loaded
+
+
+def warn_of_damage(loaded: LoadedModel) -> None:
+    """Say on standard error which newer steps of the run could not be used."""
+    for line in loaded.refused:
+        click.echo(f"warning: {line}; using step {loaded.step}", err=True)

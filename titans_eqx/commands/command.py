@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import click
 
-from titans_eqx.checkpoint.load_model import LoadedModel
 from titans_eqx.commands.compilation_cache import keep_compiled_programs
 from titans_eqx.errors import UserError
 from titans_eqx.sharding.mesh import use_all_cpu_cores
@@ -44,9 +43,3 @@ def command(
         return version(click.command()(run))
 
     return decorate
-
-
-def warn_of_damage(loaded: LoadedModel) -> None:
-    """Say on standard error which newer steps of the run could not be used."""
-    for line in loaded.refused:
-        click.echo(f"warning: {line}; using step {loaded.step}", err=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from titans_eqx.checkpoint.load_model import load_model
-from titans_eqx.commands.command import command, warn_of_damage
+from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+from titans_eqx.commands.command import command
 from titans_eqx.commands.conversation import Conversation
 from titans_eqx.commands.read_text import read_text
 from titans_eqx.data import Tokenizer

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import click
-
-from titans_eqx.checkpoint.load_model import LoadedModel, load_model
+from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.needle import NeedleSettings, needle, plot_needle
 from titans_eqx.evaluation.perplexity import (
@@ -41,8 +39,7 @@ def evaluate(
     if with_picture:
         require_plots()
     loaded = load_model(run_dir)
-    for line in loaded.refused:
-        click.echo(f"warning: {line}; using step {loaded.step}", err=True)
+    warn_of_damage(loaded)
     out = out or evaluation_dir(run_dir, settings, loaded.step)
     if (out / REPORT).exists():
         raise UserError(f"{out} holds results; name a new folder with --out.")

@@ -37,7 +37,7 @@ def build_loss(config: MemoryConfig) -> AbstractInnerLoss:
             return DotProductLoss()
 
 
-def build_rule(config: MemoryConfig, d: int) -> AbstractRule:
+def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
     """The update rule of heads of width `d`, switched off if the config says so."""
     outer_gradient = OuterGradient(
         initial_memory=config.initial_memory,

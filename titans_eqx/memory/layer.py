@@ -125,7 +125,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             d_model,
             n_heads=config.n_heads,
             net=build_net(d, config),
-            rule=build_rule(config, d),
+            rule=build_rule(d, config),
             kernel_size=config.kernel_size,
             share_gates=config.gates == "per_head",
             key=key,
