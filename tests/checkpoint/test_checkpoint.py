@@ -20,7 +20,8 @@ from tests.checkpoint.saved_steps import (
     save_steps,
     truncate,
 )
-from titans_eqx.checkpoint.checkpoints import CheckpointError, Checkpoints
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.errors import CheckpointError
 
 
 def make_items(scale=1.0):

@@ -11,7 +11,8 @@ from tests.checkpoint.saved_steps import (
     save_steps,
 )
 from titans_eqx.checkpoint import store
-from titans_eqx.checkpoint.checkpoints import CheckpointError, Checkpoints
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.errors import CheckpointError
 
 DIE_WHILE_SAVING = """
 import os, signal, sys

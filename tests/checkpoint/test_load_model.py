@@ -108,4 +108,5 @@ def test_runs_of_other_versions_are_refused(tmp_path):
 def test_folders_without_a_model_are_refused(tmp_path):
     assert_refused(load_model, tmp_path, message="is no run folder")
     Checkpoints(tmp_path / "checkpoints").close()
-    assert_refused(load_model, tmp_path, message="has not saved a checkpoint yet")
+    message = "has not saved a checkpoint yet"
+    assert_refused(load_model, tmp_path, message=message, exit_code=4)

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.errors import DamagedError
 from titans_eqx.checkpoint.manifest import (
     MANIFEST_NAME,
-    DamagedError,
     check_manifest,
     write_manifest,
 )

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.refusal import assert_refused
+from titans_eqx.checkpoint.errors import NoCheckpointError
 from titans_eqx.commands.command import command
 from titans_eqx.errors import UserError
 
@@ -24,12 +25,15 @@ def main(raises):
     """Fail as asked."""
     if raises == "ours":
         raise UserError("there is no such file; name another.")
+    if raises == "none":
+        raise NoCheckpointError("no usable checkpoint.")
     raise RuntimeError("a bug")
 
 
 def test_user_errors_are_one_line_and_bugs_keep_their_traceback():
     message = "error: there is no such file; name another."
     assert assert_refused(main, "--raises", "ours", message=message) == message
+    assert_refused(main, "--raises", "none", message="no usable", exit_code=4)
     bug = CliRunner().invoke(main, [])
     assert isinstance(bug.exception, RuntimeError)
     assert "Fail as asked." in CliRunner().invoke(main, ["--help"]).stdout

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from titans_eqx.checkpoint.checkpoints import CheckpointError, Checkpoints
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.errors import CheckpointError
 from titans_eqx.checkpoint.metadata import (
     check_resumable,
     saved_config,

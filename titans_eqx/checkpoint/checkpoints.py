@@ -19,16 +19,16 @@ from typing import Any, Final
 
 from jaxtyping import PyTree
 
+from titans_eqx.checkpoint.errors import (
+    CheckpointError,
+    DamagedError,
+    NoCheckpointError,
+)
 from titans_eqx.checkpoint.leaf_table import LeafTable, first_difference, leaf_table
-from titans_eqx.checkpoint.manifest import DamagedError, check_manifest
+from titans_eqx.checkpoint.manifest import check_manifest
 from titans_eqx.checkpoint.store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
-from titans_eqx.errors import UserError
 
 MIN_KEPT_STEPS: Final = 2
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be written or used; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +160,8 @@ class Checkpoints:
             The step, or None if no save has ever been completed here.
 
         Raises:
-            CheckpointError: If all steps are damaged, or the newest undamaged one
-                does not fit the templates. Nothing is moved then.
+            NoCheckpointError: If all steps are damaged; nothing is moved then.
+            CheckpointError: If the newest undamaged one does not fit the templates.
         """
         refused: dict[int, str] = {}
         steps, unfinished = self.steps(), self._store.unfinished_step()
@@ -180,7 +180,7 @@ class Checkpoints:
                     refused=tuple(refused.values()),
                 )
         if not refused.keys() <= {unfinished}:
-            raise CheckpointError(
+            raise NoCheckpointError(
                 f"no usable checkpoint in {self.folder}: {'; '.join(refused.values())}."
                 " Start over with --fresh, which keeps these files."
             )
@@ -191,13 +191,14 @@ class Checkpoints:
         """Read items of one step; `templates` as for `restore_latest`.
 
         Raises:
-            CheckpointError: If the step is not there, is damaged, or does not fit.
+            NoCheckpointError: If the step is damaged.
+            CheckpointError: If it is not there or does not fit.
         """
         self._require_step(step)
         try:
             items, metadata = self._read_step(step, templates)
         except DamagedError as error:
-            raise CheckpointError(
+            raise NoCheckpointError(
                 f"step {step} in {self.folder} is damaged: {error}."
             ) from error
         return Restored(step=step, items=items, metadata=metadata)
@@ -210,7 +211,8 @@ class Checkpoints:
                 (its arrays may still turn out to be damaged).
 
         Raises:
-            CheckpointError: If the step, or any step, is missing or damaged.
+            NoCheckpointError: If the step, or each of them, is damaged.
+            CheckpointError: If the step is not there.
         """
         if step is not None:
             self._require_step(step)
@@ -220,7 +222,7 @@ class Checkpoints:
                 return candidate, self._read_document(candidate)["metadata"]
             except DamagedError as error:
                 damage.append(f"step {candidate} is damaged: {error}")
-        raise CheckpointError(
+        raise NoCheckpointError(
             f"no usable checkpoint in {self.folder}: "
             f"{'; '.join(damage) or 'there is none'}."
         )

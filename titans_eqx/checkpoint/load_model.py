@@ -9,7 +9,8 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from titans_eqx.checkpoint.checkpoints import CheckpointError, Checkpoints
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.errors import CheckpointError, NoCheckpointError
 from titans_eqx.checkpoint.metadata import saved_config
 from titans_eqx.checkpoint.run_folder import CHECKPOINTS_FOLDER
 from titans_eqx.config import RunConfig
@@ -52,8 +53,8 @@ def load_model(run_dir: str | Path, *, require_text: bool = False) -> LoadedMode
         The model, on the first device.
 
     Raises:
-        CheckpointError: If the folder holds no usable checkpoint, or the model is
-            refused.
+        NoCheckpointError: If the run has saved nothing, or all of it is damaged.
+        CheckpointError: If this is no run folder, or the model is refused.
         DataError: If the tokenizer of the run cannot be loaded.
     """
     folder = Path(run_dir) / CHECKPOINTS_FOLDER
@@ -62,7 +63,7 @@ def load_model(run_dir: str | Path, *, require_text: bool = False) -> LoadedMode
             f"{run_dir} is no run folder: it has no {CHECKPOINTS_FOLDER}. Train a "
             "model with titans-train, or name another folder."
         )
-    unsaved = CheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
+    unsaved = NoCheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
     with Checkpoints(folder, read_only=True) as checkpoints:
         if checkpoints.is_empty():
             raise unsaved

@@ -15,14 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.errors import DamagedError
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_FORMAT: Final = 1
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
-
-
-class DamagedError(ValueError):
-    """A stored folder is not what was written; the message names the file."""
 
 
 def write_manifest(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from titans_eqx.checkpoint.checkpoints import CheckpointError
+from titans_eqx.checkpoint.errors import CheckpointError
 from titans_eqx.config import RunConfig
 from titans_eqx.config.errors import refusal
 

@@ -15,10 +15,10 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from titans_eqx.checkpoint.durable import write_durably
+from titans_eqx.checkpoint.errors import DamagedError
 from titans_eqx.checkpoint.leaf_table import abstract_leaf
 from titans_eqx.checkpoint.manifest import (
     MANIFEST_NAME,
-    DamagedError,
     write_manifest,
 )
 

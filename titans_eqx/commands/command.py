@@ -17,8 +17,8 @@ def command(
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a click command of a function: its docstring is the help.
 
-    A `UserError` becomes one line on standard error and exit code 2; anything else is a
-    bug and keeps its traceback. Compiled programs outlive the process.
+    A `UserError` becomes one line on standard error and its exit code; anything else is
+    a bug and keeps its traceback. Compiled programs outlive the process.
 
     Args:
         all_cpu_cores: Whether a CPU-only machine computes on all of its cores.
@@ -35,7 +35,7 @@ def command(
                 body(*arguments, **options)
             except UserError as error:
                 click.echo(f"error: {error}", err=True)
-                sys.exit(2)
+                sys.exit(error.exit_code)
 
         version = click.version_option(
             package_name="titans_eqx", prog_name="titans_eqx"

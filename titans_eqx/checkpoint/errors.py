@@ -1,0 +1,19 @@
+"""What can be wrong with a checkpoint."""
+
+from typing import ClassVar
+
+from titans_eqx.errors import UserError
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be written or used; the message is one line."""
+
+
+class NoCheckpointError(CheckpointError):
+    """Nothing has been saved, or all that could be used is damaged."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class DamagedError(ValueError):
+    """A stored folder is not what was written; the message names the part."""
