@@ -198,6 +198,7 @@ def delta_answer(
         velocity=state.velocity[0] if rule.use_momentum else None,
         residual=net.residual,
         read=rule.read,
+        error_after_decay=rule.error_after_decay,
     )
     reads, weights, velocity = map(jnp.asarray, result)
     offset = (int(state.chunk_offset) + len(none)) % rule.chunk_len

@@ -28,6 +28,10 @@ RIGHT = {
     "titans, huber": (TitansRule(chunk_len=CHUNK, loss=HuberLoss()), GatedNet()),
     "delta": (DeltaRule(chunk_len=CHUNK), None),
     "delta, no momentum": (DeltaRule(chunk_len=CHUNK, use_momentum=False), None),
+    "delta, error after decay": (
+        DeltaRule(chunk_len=CHUNK, use_momentum=False, error_after_decay=True),
+        None,
+    ),
     "switched off": (ReadOnlyRule(TitansRule(chunk_len=CHUNK)), DEEP),
     "from outside": (HebbianRule(chunk_len=CHUNK), None),
     "chunks of one token": (HebbianRule(chunk_len=1), None),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.memory.problems import (
     D,
@@ -20,6 +21,8 @@ from tests.memory.problems import (
     sum_of_squares,
     zero_leaves,
 )
+from tests.oracles.gated_delta import gated_delta_oracle
+from titans_eqx.config import MemoryConfig, ModelConfig
 from titans_eqx.memory import (
     DeltaRule,
     MemoryInputs,
@@ -40,6 +43,7 @@ GATES = {
     "no momentum": {"use_momentum": False},
     "no decay": {"use_decay": False},
     "learning rate alone": {"use_momentum": False, "use_decay": False},
+    "error after decay": {"error_after_decay": True},
 }
 # Chunk length: tokens of the stream, and the offsets at which it starts.
 STREAMS = {1: (5, (0,)), 8: (19, (0, 3, 7)), 64: (70, (0, 40))}
@@ -126,6 +130,7 @@ GRADIENT_CASES = {
         DeltaRule(chunk_len=8, use_decay=False, read="before"),
         NETS[False],
     ),
+    "error after decay": (DeltaRule(chunk_len=8, error_after_decay=True), NETS[True]),
 }
 
 
@@ -161,6 +166,36 @@ def test_gradients_of_both_forms_agree_with_differences_of_the_oracle(rule, net)
             np.testing.assert_allclose(
                 slopes[path][index], slope, rtol=1e-6, atol=1e-7, err_msg=path
             )
+
+
+@pytest.mark.parametrize("chunk_len", [1, 8])
+def test_errors_after_the_decay_are_those_of_gated_deltanet(chunk_len):
+    rule = DeltaRule(chunk_len=chunk_len, use_momentum=False, error_after_decay=True)
+    net = NETS[False]
+    inputs = draw_problem(rule, net, 19).inputs
+    queries, keys, values, gates = jax.tree.map(
+        np.asarray, (inputs.queries, inputs.keys, inputs.values, inputs.gates)
+    )
+    kept, beta = 1 - gates["decay"][:, 0], gates["learning_rate"][:, 0]
+    expected, state = gated_delta_oracle(queries, keys, values, kept, beta)
+    zero = (jnp.zeros((D, D)),)
+    for form in solve_both(rule, net):
+        reads, last = form(inputs, rule.init_state(zero), zero)
+        np.testing.assert_allclose(reads / D**0.5, expected, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(last.weights[0], state, rtol=0, atol=1e-10)
+
+
+def test_an_error_after_no_decay_is_refused():
+    with pytest.raises(ValueError, match="error_after_decay needs a decay"):
+        DeltaRule(use_decay=False, error_after_decay=True)
+    for memory, message in (
+        ({"rule": "titans"}, r"error_after_decay must be left out with .* got true"),
+        ({"decay": "none"}, r'decay must be "scalar" with .*error_after_decay = true'),
+    ):
+        linear = {"rule": "delta", "depth": 1, "norm": False}
+        config = MemoryConfig(**{**linear, **memory}, error_after_decay=True)
+        with pytest.raises(ValidationError, match=message):
+            ModelConfig(memory=config)
 
 
 def test_a_memory_that_is_not_linear_is_refused():

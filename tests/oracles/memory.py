@@ -300,6 +300,7 @@ def delta_oracle(
     velocity: np.ndarray | None = None,
     residual: bool = True,
     read: str = "after",
+    error_after_decay: bool = False,
 ) -> DeltaOracleResult:
     """Reads and writes one linear memory, its errors taken at the token's own weights.
 
@@ -314,6 +315,7 @@ def delta_oracle(
         velocity: S before the first token; zeros if not given.
         residual: the memory answers x + x M, not x M.
         read: "after" reads M_t at token t, "before" reads M_{t-1}.
+        error_after_decay: errors are taken at (1 - alpha_t) M_{t-1}.
 
     Returns:
         The reads, and all that the next piece of the stream needs.
@@ -333,9 +335,13 @@ def delta_oracle(
     for token in range(len(keys)):
         if read == "before":
             reads.append(answer(queries[token]))
+        if error_after_decay:
+            m = (1 - decay[token]) * m
         error = answer(keys[token]) - values[token]
+        if not error_after_decay:
+            m = (1 - decay[token]) * m
         s = momentum[token] * s - learning_rate[token] * np.outer(keys[token], error)
-        m = (1 - decay[token]) * m + s
+        m = m + s
         if read == "after":
             reads.append(answer(queries[token]))
     return DeltaOracleResult(np.array(reads).reshape(-1, queries.shape[1]), m, s)

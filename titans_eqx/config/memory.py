@@ -80,6 +80,10 @@ class MemoryConfig(Section):
         default="scalar",
         description="one alpha per gate, one per row of the weights (slow), or none",
     )
+    error_after_decay: bool = Field(
+        default=False,
+        description="take errors at the decayed weights (Gated DeltaNet; rule = delta)",
+    )
     decay_start: float = Field(
         default=0.01,
         gt=0,
@@ -118,6 +122,15 @@ def check_memory(memory: MemoryConfig) -> None:
             ("decay", memory.decay == "scalar", '"scalar"'),
             ("decay_towards", memory.decay_towards == "zero", '"zero"'),
             ("use_momentum", memory.use_momentum, "true"),
+        )
+    if memory.rule != "delta":
+        is_default = not memory.error_after_decay
+        _require(memory, "rule", ("error_after_decay", is_default, "left out"))
+    elif memory.error_after_decay:
+        _require(
+            memory,
+            "error_after_decay",
+            ("decay", memory.decay == "scalar", '"scalar"'),
         )
     if memory.rule == "delta":
         _require(

@@ -66,6 +66,7 @@ def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
                 use_momentum=config.use_momentum,
                 outer_gradient=outer_gradient,
                 use_decay=config.decay != "none",
+                error_after_decay=config.error_after_decay,
                 decay_start=config.decay_start,
                 max_learning_rate=config.max_learning_rate,
             )

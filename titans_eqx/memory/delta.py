@@ -13,8 +13,10 @@ linear map, such as the residual `k_t`):
     (I + L) E = B,    L[t, i] = H[t-1, i] theta_i (k_t . k_i)  for i < t
     B_t = A_{t-1} k_t M + f_{t-1} k_t S + c_t - v_t
 
-Without momentum this is the recurrence of Gated DeltaNet, except that the error is
-taken before the decay. The chunk length decides the speed, never the result.
+The chunk length decides the speed, never the result. With `error_after_decay` the error
+is taken at `(1 - alpha_t) M_{t-1}`; then `A_{t-1}`, `f_{t-1}` and row `t` of `L` are
+multiplied by `1 - alpha_t`, and without momentum this is Gated DeltaNet (arXiv
+2412.06464) with `g_t = 1 - alpha_t` and `beta_t = theta_t`.
 
 There is no clipping. Unit keys and theta < 1 are stable by themselves; with momentum
 they are not (eta = 0.9 with theta = 0.5 overflows on keys that come back rarely), so
@@ -61,6 +63,7 @@ class DeltaRule(AbstractRule[DeltaState]):
     use_momentum: bool = eqx.field(static=True)
     outer_gradient: OuterGradient = eqx.field(static=True)
     use_decay: bool = eqx.field(static=True)
+    error_after_decay: bool = eqx.field(static=True)
     decay_start: float = eqx.field(static=True)
     max_learning_rate: float = eqx.field(static=True)
 
@@ -72,6 +75,7 @@ class DeltaRule(AbstractRule[DeltaState]):
         use_momentum: bool = True,
         outer_gradient: OuterGradient | None = None,
         use_decay: bool = True,
+        error_after_decay: bool = False,
         decay_start: float = 0.01,
         max_learning_rate: float = 1.0,
     ) -> None:
@@ -83,15 +87,25 @@ class DeltaRule(AbstractRule[DeltaState]):
             use_momentum: Whether there is a gate eta; without it eta is zero.
             outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
             use_decay: Whether there is a gate alpha; without it alpha is zero.
+            error_after_decay: Whether `e_t` is taken at the decayed weights, as in
+                Gated DeltaNet. The velocity has no part in that: it is added after.
             decay_start: alpha before training.
             max_learning_rate: Upper bound of theta, which starts at half of it.
+
+        Raises:
+            ValueError: If the error is to be taken after a decay that there is not.
         """
         check_option("read", read, "after", "before")
+        if error_after_decay and not use_decay:
+            raise ValueError(
+                "error_after_decay needs a decay, got use_decay=False. Use one of them."
+            )
         self.chunk_len = chunk_len
         self.read = read
         self.use_momentum = use_momentum
         self.outer_gradient = outer_gradient or OuterGradient()
         self.use_decay = use_decay
+        self.error_after_decay = error_after_decay
         self.decay_start = decay_start
         self.max_learning_rate = max_learning_rate
 
@@ -134,7 +148,10 @@ class DeltaRule(AbstractRule[DeltaState]):
         self, net: AbstractMemoryNet, token: MemoryInputs, state: DeltaState
     ) -> MemoryWeights:
         """See `AbstractRule.surprise`: `k_t^T e_t`."""
-        return token_surprise(net, SquaredError(), state.weights, token)
+        (m,) = state.weights
+        if self.error_after_decay:
+            m = (1 - token.gates["decay"][0]) * m
+        return token_surprise(net, SquaredError(), (m,), token)
 
     def step(
         self,
@@ -185,10 +202,11 @@ class DeltaRule(AbstractRule[DeltaState]):
 
         keys, key_rest = _linear_part(net, inputs.keys)
         queries, query_rest = _linear_part(net, inputs.queries)
+        kept = (1 - alpha if self.error_after_decay else jnp.ones_like(alpha))[:, None]
         lower = before.write_weights * save_for_backward(keys @ keys.T) * theta[None, :]
         errors = solve_triangular(
-            lower,
-            carried(keys, before) + key_rest - inputs.values,
+            kept * lower,
+            kept * carried(keys, before) + key_rest - inputs.values,
             lower=True,
             unit_diagonal=True,  # I + L: what stands on the diagonal is not looked at
         )
