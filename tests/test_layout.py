@@ -14,6 +14,8 @@ PACKAGE = ROOT / "titans_eqx"
 # Each part may import from those before it and from itself.
 PARTS = [
     "errors",
+    "terminal",
+    "files",
     "axes",
     "nn",
     "sharding",

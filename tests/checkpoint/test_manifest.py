@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.checkpoint.errors import DamagedError
 from titans_eqx.checkpoint.manifest import (
     MANIFEST_NAME,
@@ -79,11 +78,3 @@ def test_only_the_asked_part_is_checked(folder):
     check_manifest(folder, ["arrays"])
     with pytest.raises(DamagedError, match="others/weights is missing"):
         check_manifest(folder, ["arrays", "others"])
-
-
-def test_durable_write_replaces_and_leaves_nothing_else(tmp_path):
-    path = tmp_path / "file"
-    write_durably(path, b"old")
-    write_durably(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]

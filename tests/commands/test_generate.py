@@ -4,6 +4,7 @@ from click.testing import CliRunner
 from tests.refusal import assert_refused
 from titans_eqx.commands.conversation import Conversation
 from titans_eqx.commands.generate import main
+from titans_eqx.terminal import escape_controls
 
 LEN = ["--tokens", "20"]
 
@@ -59,6 +60,14 @@ def test_a_stop_text_ends_the_output(generate):
     stop = everything[3]
     ended = written(generate(*greedy, "--stop", stop))
     assert ended == everything[: everything.index(stop) + 1] + "\n"
+
+
+def test_what_steers_a_terminal_is_escaped_unless_asked_for(generate):
+    # So hot that any byte is drawn.
+    noise = ["--prompt", "line", "--temperature", "100", "--tokens", "60"]
+    escaped, raw = written(generate(*noise)), written(generate(*noise, "--raw"))
+    assert escape_controls(escaped) == escaped != raw
+    assert escape_controls(raw) == escaped
 
 
 WRONG = {

@@ -11,6 +11,7 @@ from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.metrics_log import TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
 from titans_eqx.config import load_config
+from titans_eqx.terminal import escape_controls
 from titans_eqx.training import TrainContext
 from titans_eqx.training.loop import PROMPT_LEN, SKIPS_IN_A_ROW, DivergedError
 
@@ -117,6 +118,9 @@ def test_samples_go_on_from_held_out_text(finished_run):
     assert title == ""
     assert prompt in held_out
     assert second.startswith(prompt)
+    # The model has learned next to nothing and writes any byte.
+    assert escape_controls(text) == text
+    assert re.search(r"\\x[01]", first + second)
     assert "sample at step 3:" in output
     assert "sample at step 6:" in output
 

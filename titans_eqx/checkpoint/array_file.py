@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 from titans_eqx.errors import UserError
+from titans_eqx.files import write_durably
 
 HEADER: Final = "header.json"
 DATA: Final = "data"

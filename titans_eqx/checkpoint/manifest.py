@@ -14,8 +14,8 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.checkpoint.errors import DamagedError
+from titans_eqx.files import write_durably
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_FORMAT: Final = 1

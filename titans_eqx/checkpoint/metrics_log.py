@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.errors import UserError
+from titans_eqx.files import write_durably
 
 
 class MetricsLog:

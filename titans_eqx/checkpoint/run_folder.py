@@ -3,20 +3,18 @@
 import json
 import os
 import socket
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.errors import UserError
+from titans_eqx.files import probe_folder, write_durably
 
 LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
 PREVIOUS_FOLDER: Final = "previous"
 CHECKPOINTS_FOLDER: Final = "checkpoints"
-PROBE_BYTES: Final = 4096
 MAX_HOLDER_BYTES: Final = 4096
 # Only these are moved away for a fresh start: the folder may hold files of the user.
 RESULT_NAMES: Final = (
@@ -58,7 +56,7 @@ class RunFolder:
         self._holder = self.path / HOLDER_NAME
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _probe_write(self.path)
+            probe_folder(self.path)
             self._lock = self._take_lock()
         except OSError as error:
             raise RunFolderError(
@@ -141,11 +139,3 @@ class RunFolder:
             return None
         except (ValueError, KeyError, TypeError, RecursionError):
             return "(unknown)", "an unknown host"
-
-
-def _probe_write(folder: Path) -> None:
-    """Find out before training whether the folder takes data."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
-        file.write(bytes(PROBE_BYTES))
-        file.flush()
-        os.fsync(file.fileno())

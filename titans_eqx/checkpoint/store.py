@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.checkpoint.errors import DamagedError
 from titans_eqx.checkpoint.leaf_table import abstract_leaf
 from titans_eqx.checkpoint.manifest import (
     MANIFEST_NAME,
     write_manifest,
 )
+from titans_eqx.files import write_durably
 
 DOCUMENT_ITEM: Final = "metadata"
 CORRUPT_FOLDER: Final = "corrupt"

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from titans_eqx.checkpoint.load_model import LoadedModel
 from titans_eqx.commands.read_text import to_tokens
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
+from titans_eqx.terminal import escape_controls
 
 
 class Conversation:
@@ -24,6 +25,7 @@ class Conversation:
         *,
         n_tokens: int,
         session: Path | None,
+        raw: bool = False,
     ) -> None:
         """Resume the session if its file exists, else start a fresh stream.
 
@@ -32,6 +34,8 @@ class Conversation:
             sampling: How tokens are drawn.
             n_tokens: How many tokens the model writes in its turn.
             session: File for the state of the stream; None keeps none.
+            raw: Show what the model writes as it is, with characters that steer the
+                terminal.
 
         Raises:
             SessionError: If the session cannot be used.
@@ -40,6 +44,7 @@ class Conversation:
         self._sampling = sampling
         self._n_tokens = n_tokens
         self._session = session
+        self._raw = raw
         state = None
         if session is not None and session.exists():
             state = load_session(session, self._model)
@@ -65,9 +70,15 @@ class Conversation:
             ids = np.concatenate([ids, tokens])
             # An unfinished character decodes to U+FFFD until its last token is there.
             text = self._tokenizer.decode(ids).rstrip("\ufffd")
-            click.echo(text[len(shown) :], nl=False)
+            self._show(text[len(shown) :])
             shown = text
         click.echo()
+
+    def _show(self, text: str) -> None:
+        if self._raw:
+            click.echo(text, nl=False, color=True)  # or click leaves out escapes
+        else:
+            click.echo(escape_controls(text, sys.stdout.encoding), nl=False)
 
     def converse(self, seed: int) -> None:
         """Answer each line of the input; its end or Ctrl-C ends the conversation."""

@@ -27,6 +27,7 @@ from titans_eqx.generation import Sampling
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--min-p", default=0.0, show_default=True)
 @click.option("--stop", multiple=True, help="Token after which to end. Repeatable.")
+@click.option("--raw", is_flag=True, help="Do not escape control characters.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 def main(
     run_dir: Path,
@@ -41,6 +42,7 @@ def main(
     top_p: float,
     min_p: float,
     stop: tuple[str, ...],
+    raw: bool,
     seed: int,
 ) -> None:
     """Read a prompt and continue it; --session remembers it for the next time."""
@@ -69,7 +71,9 @@ def main(
         min_p=min_p,
         stop_tokens=tuple(_single_token(loaded.tokenizer, text) for text in stop),
     )
-    conversation = Conversation(loaded, sampling, n_tokens=tokens, session=session)
+    conversation = Conversation(
+        loaded, sampling, n_tokens=tokens, session=session, raw=raw
+    )
     if book is not None:
         conversation.read(book, with_progress=True)
         conversation.save()

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,6 +20,7 @@ from titans_eqx.data.documents import Document
 from titans_eqx.data.errors import DataError
 from titans_eqx.data.stream import FileRange
 from titans_eqx.data.tokenizer import Tokenizer, token_dtype
+from titans_eqx.files import replacing
 
 _FOOTER_BYTES: Final = 8
 
@@ -42,7 +42,10 @@ def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> FileRa
     try:
         if _stored_length(path, itemsize) is None:
             _logger.info("encoding %d documents into %s", len(documents), path)
-            _write_atomically(path, documents, tokenizer)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                count = _write_tokens(file, documents, tokenizer)
+                file.write(count.to_bytes(_FOOTER_BYTES, "little"))
         length = _stored_length(path, itemsize)
     except OSError as error:
         raise DataError(
@@ -81,21 +84,6 @@ def _stored_length(path: Path, itemsize: int) -> int | None:
     except FileNotFoundError:
         return None
     return length if size == length * itemsize + _FOOTER_BYTES else None
-
-
-def _write_atomically(
-    path: Path, documents: Sequence[Document], tokenizer: Tokenizer
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            length = _write_tokens(file, documents, tokenizer)
-            file.write(length.to_bytes(_FOOTER_BYTES, "little"))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _write_tokens(

@@ -9,6 +9,7 @@ import numpy as np
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.inspection import SYMBOLS, Inspection
+from titans_eqx.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +79,8 @@ def _pyplot() -> Any:
 def _save(figure: "Figure", path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DOTS_PER_INCH)
+        with replacing(path) as file:
+            figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent}: {error.strerror or error}."

@@ -7,9 +7,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.table import Table
+from titans_eqx.files import write_durably
 
 REPORT: Final = "results.json"
 

@@ -10,7 +10,6 @@ import jax.random as jr
 import numpy as np
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
-from titans_eqx.checkpoint.durable import write_durably
 from titans_eqx.checkpoint.metadata import check_resumable, metadata
 from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder
@@ -19,8 +18,10 @@ from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TextData
 from titans_eqx.data.example import Example, spread
 from titans_eqx.errors import UserError
+from titans_eqx.files import write_durably
 from titans_eqx.generation import Sampling, generate
 from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.terminal import escape_controls
 from titans_eqx.training.context import TrainContext
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.interrupt import StopRequest
@@ -260,7 +261,8 @@ class _Run:
         text = self.data.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
         self.display.sample(self.step, text)
         with self.folder.samples.open("a", encoding="utf-8") as file:
-            file.write(f"--- step {self.step}\n{text}\n")
+            # The file will be shown on a terminal too.
+            file.write(f"--- step {self.step}\n{escape_controls(text)}\n")
 
     def save(self) -> None:
         """Save a checkpoint in the background."""

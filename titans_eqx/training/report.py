@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from titans_eqx.terminal import escape_controls
+
 AVERAGED_EVENTS: Final = 20  # of the plain form's time left
 AVERAGED_SECONDS: Final = 600.0  # of the live form's
 REFRESHES_PER_SECOND: Final = 2
@@ -89,11 +91,11 @@ class TrainingDisplay:
 
     def message(self, text: str) -> None:
         """Show a line of text."""
-        self._print_line(_harmless(text, self._console.encoding))
+        self._print_line(self._escaped(text))
 
     def sample(self, step: int, text: str) -> None:
         """Show text that the model has written; control characters are escaped."""
-        text = _harmless(text, self._console.encoding)
+        text = self._escaped(text)
         if self._progress is None:
             lines = "\n".join(f"    {line}" for line in text.split("\n"))
             self._print_line(f"sample at step {step:,}:\n{lines}")
@@ -130,22 +132,13 @@ class TrainingDisplay:
         seconds_per_step = (self._events[-1][1] - start) / (step - first_step)
         return max(self._total_steps - step, 0) * seconds_per_step
 
+    def _escaped(self, text: str) -> str:
+        return escape_controls(text.expandtabs(TAB_WIDTH), self._console.encoding)
+
     def _print_line(self, text: str) -> None:
         # Plain text, one line per event however narrow the console is.
         self._console.print(Text(text), soft_wrap=True)
         self._console.file.flush()
-
-
-def _harmless(text: str, encoding: str) -> str:
-    """Escape what is not printable, or not in the console's encoding."""
-    text = text.expandtabs(TAB_WIDTH)
-    shown = "".join(
-        character
-        if character == "\n" or character.isprintable()
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _short_number(number: float) -> str:
