@@ -12,3 +12,7 @@ class UserError(ValueError):
     """
 
     exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str) -> None:
+        """Keep the message on one line: names and files may hold line breaks."""
+        super().__init__(" ".join(message.splitlines()))

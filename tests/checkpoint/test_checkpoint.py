@@ -89,7 +89,7 @@ def test_latest_steps_are_kept_with_a_manifest_each(tmp_path):
         assert checkpoints.restore(2, TEMPLATE).items["model"]["weights"][0] == 2
         assert checkpoints.read_metadata() == (30, {"at": 30})
         assert checkpoints.read_metadata(2) == (2, {"at": 2})
-        with pytest.raises(CheckpointError, match=r"no step 1 in .*only \[2, 30\]"):
+        with pytest.raises(CheckpointError, match="no step 1 in .*there are 2, 30"):
             checkpoints.restore(1, TEMPLATE)
     assert all((tmp_path / step / "manifest.json").exists() for step in ("2", "30"))
     assert not (tmp_path / "saving").exists()

@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -86,6 +87,37 @@ def test_damaged_steps_are_named_and_left_alone(model, run_dir):
     (line,) = loaded.refused
     assert line.startswith("step 2 is damaged: model/")
     assert sorted(run_dir.rglob("*")) == before
+
+
+def test_the_step_that_is_named_is_read_or_refused(model, run_dir):
+    assert_same_model(load_model(run_dir, step=1).model, model, 1)
+    assert load_model(run_dir, step=2).step == 2
+    message = f"no step 3 in {run_dir}/checkpoints; the steps there are 1, 2."
+    assert_refused(partial(load_model, step=3), run_dir, message=message)
+    flip_bit(run_dir / "checkpoints" / "2" / "model")
+    loaded = load_model(run_dir, step=1)
+    assert (loaded.step, loaded.refused) == (1, ())
+    message = f"step 2 in {run_dir}/checkpoints is damaged: model/"
+    assert_refused(partial(load_model, step=2), run_dir, message=message, exit_code=4)
+
+
+def test_the_step_that_is_fallen_back_to_has_its_own_format_and_config(model, tmp_path):
+    arrays = {"model": eqx.filter(model, eqx.is_array)}
+    memory = CONFIG.model.memory.model_copy(update={"clip": 2.0})
+    other = CONFIG.model_copy(
+        update={"model": CONFIG.model.model_copy(update={"memory": memory})}
+    )
+    olders = {
+        "(format 99)": metadata(CONFIG, {}) | {"format": 99},
+        "are of different models; name one with --step": metadata(other, {}),
+    }
+    for i, (message, older) in enumerate(olders.items()):
+        run_dir = tmp_path / str(i)
+        with Checkpoints(run_dir / "checkpoints") as checkpoints:
+            checkpoints.save(1, arrays, older)
+            checkpoints.save(2, arrays, metadata(CONFIG, {}))
+        flip_bit(run_dir / "checkpoints" / "2" / "model")
+        assert_refused(load_model, run_dir, message=message)
 
 
 def test_a_model_of_tokens_that_are_no_text_is_refused_on_request(model, tmp_path):

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,23 @@ def entry_for(name):
     return json.dumps({"format": 1, "files": {name: {"bytes": 0, "sha256": ""}}})
 
 
+def replace_by_pipe(folder):
+    (folder / "note").unlink()
+    os.mkfifo(folder / "note")
+
+
+def leave_out(name):
+    """A manifest that is right, but for one file that it does not list."""
+
+    def damage(folder):
+        path = folder / MANIFEST_NAME
+        manifest = json.loads(path.read_text())
+        del manifest["files"][name]
+        path.write_text(json.dumps(manifest))
+
+    return damage
+
+
 DAMAGE = {
     "bit flip": (flip_bit, "arrays/weights has changed"),
     "truncation": (
@@ -42,6 +61,8 @@ DAMAGE = {
         "arrays/weights has 2 bytes, written were 256",
     ),
     "missing file": (lambda folder: (folder / "note").unlink(), "note is missing"),
+    "not listed": (leave_out("arrays/weights"), "arrays/weights is not in manifest"),
+    "pipe": (replace_by_pipe, "note is no regular file"),
     "missing manifest": (
         lambda folder: (folder / MANIFEST_NAME).unlink(),
         "manifest.json is missing",
@@ -60,9 +81,20 @@ def test_untouched_folder_passes(folder):
     check_manifest(folder)
 
 
-def test_unlisted_files_are_ignored(folder):
-    (folder / "later").write_text("x")
-    check_manifest(folder)
+UNLISTED = {
+    "later": Path.touch,
+    "arrays/later": Path.touch,
+    "new": lambda path: (path.mkdir(), (path / "later").touch()),
+    "others/link": lambda path: path.symlink_to(path.parent),
+    "arrays/pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_what_is_not_listed_is_damage_wherever_it_is(folder, name):
+    UNLISTED[name](folder / name)
+    with pytest.raises(DamagedError, match=f"{name}.* is not in manifest.json"):
+        check_manifest(folder, ["arrays"])
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -48,9 +48,13 @@ OTHERS = {
         "titans_eqx 0.1 (format 2)",
     ),
     "no format": ({"format": None, "versions": {}}, "titans_eqx 0.1 (format None)"),
+    "format 3": (
+        {"format": 3, "versions": {"titans_eqx": "0.2"}},
+        "titans_eqx 0.2 (format 3)",
+    ),
     "later": (
-        {"format": 4, "versions": {"titans_eqx": "0.9"}},
-        "titans_eqx 0.9 (format 4)",
+        {"format": 99, "versions": {"titans_eqx": "0.9"}},
+        "titans_eqx 0.9 (format 99)",
     ),
 }
 
@@ -60,6 +64,38 @@ def test_other_formats_are_refused_by_the_version_that_wrote_them(name):
     changes, message = OTHERS[name]
     assert_refused(saved_config, saved(**changes), message=message)
     assert_refused(check_resumable, CONFIG, TEXTS, saved(**changes), message=message)
+
+
+EDITS = {
+    "config is a list": ({"config": []}, "config: Input should be a valid dictionary"),
+    "config is null": ({"config": None}, "config: Input should be"),
+    "fingerprints are a list": ({"fingerprints": ["a"]}, "fingerprints: Input should"),
+    "a fingerprint is a number": ({"fingerprints": {"train": 1}}, "fingerprints.train"),
+    "versions are a list": ({"versions": []}, "versions: Input should be"),
+    "a version has two lines": (
+        {"format": 99, "versions": {"titans_eqx": "0\n1"}},
+        "titans_eqx 0 1 (format 99)",
+    ),
+    "format is a list": ({"format": [4]}, "(format [4])"),
+    "wrong types in the config": (
+        {"config": {"model": [], "train": {"steps": "many"}}},
+        "model is a section and holds keys, got []",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edited_metadata_are_one_line(name):
+    changes, message = EDITS[name]
+    assert_refused(saved_config, saved(**changes), message=message)
+    assert_refused(check_resumable, CONFIG, TEXTS, saved(**changes), message=message)
+
+
+@pytest.mark.parametrize("key", ["config", "fingerprints"])
+def test_metadata_that_lack_a_key_are_one_line(key):
+    lacking = saved()
+    del lacking[key]
+    assert_refused(saved_config, lacking, message=f"{key}: Field required")
 
 
 def test_unknown_keys_are_refused_by_the_version_that_wrote_them():

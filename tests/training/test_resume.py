@@ -264,7 +264,7 @@ def test_other_held_out_text_is_refused(changes_of, tmp_path):
 
 def test_checkpoint_of_another_format_is_refused(small_config, metadata):
     config = small_config()
-    with pytest.raises(CheckpointError, match=r"format 0\); .* reads format 3"):
+    with pytest.raises(CheckpointError, match=r"format 0\); .* reads format 4"):
         check_resumable(config, fingerprints(config), metadata | {"format": 0})
 
 

@@ -6,8 +6,9 @@ place. What it leaves open is added here:
 
 - a manifest of hashes (`manifest.py`) is checked before anything is read: a step
   without one does not count;
-- falling back from a damaged step to the one before it, with a report;
-- a check of every leaf's path, shape and dtype (`leaf_table.py`).
+- a check of every leaf's path, shape and dtype before, and of its values after reading
+  (`document.py`);
+- falling back from a damaged step to the one before it, with a report.
 """
 
 import json
@@ -19,12 +20,12 @@ from typing import Any, Final
 
 from jaxtyping import PyTree
 
+from titans_eqx.checkpoint.document import StepDocument
 from titans_eqx.checkpoint.errors import (
     CheckpointError,
     DamagedError,
     NoCheckpointError,
 )
-from titans_eqx.checkpoint.leaf_table import LeafTable, first_difference, leaf_table
 from titans_eqx.checkpoint.manifest import check_manifest
 from titans_eqx.checkpoint.store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
 
@@ -115,7 +116,7 @@ class Checkpoints:
                 "already. Continue from it, or use another folder."
             )
         try:
-            document = {"leaves": _leaf_tables(items), "metadata": dict(metadata)}
+            document = StepDocument.of(items, metadata).model_dump()
             size = len(json.dumps(document))
         except (TypeError, ValueError, RecursionError) as error:
             raise self._save_failure(step, error) from error
@@ -219,7 +220,7 @@ class Checkpoints:
         damage: list[str] = []
         for candidate in reversed(self.steps()) if step is None else [step]:
             try:
-                return candidate, self._read_document(candidate)["metadata"]
+                return candidate, self._read_document(candidate).metadata
             except DamagedError as error:
                 damage.append(f"step {candidate} is damaged: {error}")
         raise NoCheckpointError(
@@ -241,7 +242,10 @@ class Checkpoints:
 
     def _require_step(self, step: int) -> None:
         if step not in (steps := self.steps()):
-            raise CheckpointError(f"no step {step} in {self.folder}, only {steps}.")
+            raise CheckpointError(
+                f"no step {step} in {self.folder}; the steps there are "
+                f"{', '.join(map(str, steps)) or 'none'}."
+            )
 
     def _save_failure(self, step: int, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -258,25 +262,20 @@ class Checkpoints:
                 f"cannot move damaged steps of {self.folder}: {_one_line(error)}."
             ) from error
 
-    def _read_document(self, step: int) -> dict[str, Any]:
+    def _read_document(self, step: int) -> StepDocument:
         check_manifest(self._store.step_folder(step), [DOCUMENT_ITEM])
-        document = self._store.read_document(step)
-        if {"leaves", "metadata"} - document.keys():
-            raise DamagedError(f"{DOCUMENT_ITEM} lacks the tables of leaves")
-        return document
+        return StepDocument.parse(self._store.read_document(step))
 
     def _read_step(
         self, step: int, templates: Mapping[str, PyTree]
     ) -> tuple[dict[str, PyTree], dict[str, Any]]:
         check_manifest(self._store.step_folder(step), [*templates, DOCUMENT_ITEM])
         document = self._read_document(step)
-        for name, wanted in _leaf_tables(templates).items():
-            difference = first_difference(document["leaves"].get(name, {}), wanted)
-            if difference is not None:
-                raise CheckpointError(
-                    f"step {step} in {self.folder} does not fit: {difference}. Use the "
-                    "configuration it was made with, or start over with --fresh."
-                )
+        if (difference := document.misfit(templates)) is not None:
+            raise CheckpointError(
+                f"step {step} in {self.folder} does not fit: {difference}. Use the "
+                "configuration it was made with, or start over with --fresh."
+            )
         try:
             items = self._store.read_items(step, templates)
         except Exception as error:
@@ -285,12 +284,8 @@ class Checkpoints:
                 f"step {step} in {self.folder} is whole but cannot be restored: "
                 f"{_one_line(error)}."
             ) from error
-        return items, document["metadata"]
-
-
-def _leaf_tables(items: Mapping[str, PyTree]) -> dict[str, LeafTable]:
-    """The table of each item; paths start with the item's name."""
-    return {name: leaf_table({name: item}) for name, item in items.items()}
+        document.check_values(items)
+        return items, document.metadata
 
 
 def _one_line(error: BaseException) -> str:

@@ -42,19 +42,24 @@ class LoadedModel:
         return self.reads_text and self.config.data.tokenizer == "bytes"
 
 
-def load_model(run_dir: str | Path, *, require_text: bool = False) -> LoadedModel:
-    """Load the latest model of a run, which may still be training.
+def load_model(
+    run_dir: str | Path, *, step: int | None = None, require_text: bool = False
+) -> LoadedModel:
+    """Load a model of a run, which may still be training.
 
     Args:
         run_dir: The folder of the run.
+        step: Of which checkpoint; None for the latest that is undamaged.
         require_text: Refuse a model whose tokens do not stand for text.
 
     Returns:
         The model, on the first device.
 
     Raises:
-        NoCheckpointError: If the run has saved nothing, or all of it is damaged.
-        CheckpointError: If this is no run folder, or the model is refused.
+        NoCheckpointError: If the run has saved nothing, or all of it, or the step, is
+            damaged.
+        CheckpointError: If this is no run folder, the step is not there, or the model
+            is refused.
         DataError: If the tokenizer of the run cannot be loaded.
     """
     folder = Path(run_dir) / CHECKPOINTS_FOLDER
@@ -67,18 +72,27 @@ def load_model(run_dir: str | Path, *, require_text: bool = False) -> LoadedMode
     with Checkpoints(folder, read_only=True) as checkpoints:
         if checkpoints.is_empty():
             raise unsaved
-        config = saved_config(checkpoints.read_metadata()[1])
+        config = saved_config(checkpoints.read_metadata(step)[1])
         template, static = eqx.partition(
             eqx.filter_eval_shape(build_model, config.model, key=jr.key(0)),
             lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
         )
-        restored = checkpoints.restore_latest({"model": template})
+        if step is None:
+            restored = checkpoints.restore_latest({"model": template})
+        else:
+            restored = checkpoints.restore(step, {"model": template})
     if restored is None:
         raise unsaved
+    # Of the step that was read, which need not be the one whose metadata came first.
+    restored_config = saved_config(restored.metadata)
+    if restored_config.model != config.model:
+        raise CheckpointError(
+            f"the steps of {run_dir} are of different models; name one with --step."
+        )
     loaded = LoadedModel(
         model=eqx.combine(restored.items["model"], static),
-        config=config,
-        tokenizer=load_tokenizer(config.data.tokenizer),
+        config=restored_config,
+        tokenizer=load_tokenizer(restored_config.data.tokenizer),
         step=restored.step,
         refused=restored.refused,
     )

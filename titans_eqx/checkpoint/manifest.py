@@ -2,7 +2,8 @@
 
 Orbax does not notice a flipped bit in a stored array: the restore succeeds, with wrong
 numbers. So every file of a finished folder is listed with its size and its hash, and
-nothing is read back before the list has been checked.
+nothing is read back before the list has been checked. A file that is not listed is
+damage too: orbax would read it.
 
 The file `manifest.json` is `{"format": 1, "files": {name: {"bytes", "sha256"}}}`, names
 relative to the folder, with forward slashes.
@@ -10,7 +11,9 @@ relative to the folder, with forward slashes.
 
 import hashlib
 import json
-from collections.abc import Collection
+import os
+import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -25,12 +28,11 @@ MAX_MANIFEST_BYTES: Final = 64 * 2**20
 def write_manifest(folder: Path) -> None:
     """List every file of a folder to which nothing is written any more."""
     files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": _hash_file(path),
+        name: {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": _hash_file(folder / name),
         }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_NAME
+        for name in sorted(_file_names(folder))
     }
     manifest = {"format": MANIFEST_FORMAT, "files": files}
     text = json.dumps(manifest, indent=1) + "\n"
@@ -38,24 +40,30 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path, subfolders: Collection[str] | None = None) -> None:
-    """Compare the files of a folder with its manifest; unlisted files are ignored.
+    """Compare the files of a folder with its manifest.
 
     Args:
         folder: The folder that holds the manifest.
-        subfolders: Leave out what is in other subfolders than these; None checks all.
+        subfolders: Do not look for what is listed in other subfolders than these; None
+            checks all. Files that are not listed are looked for in all of them.
 
     Raises:
-        DamagedError: At the first file that is missing, or differs in size or hash,
-            and if the manifest itself is missing or unreadable.
+        DamagedError: At the first file that is missing, is not listed, or differs in
+            size or hash, and if the manifest itself is missing or unreadable.
     """
-    for name, entry in _read_manifest(folder).items():
+    manifest = _read_manifest(folder)
+    if unlisted := set(_file_names(folder)) - manifest.keys():
+        raise DamagedError(f"{min(unlisted)} is not in {MANIFEST_NAME}")
+    for name, entry in manifest.items():
         top, _, below = name.partition("/")
         if subfolders is not None and below and top not in subfolders:
             continue
         path = folder / name
         try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+                raise DamagedError(f"{name} is no regular file")
+            if (size := status.st_size) != entry["bytes"]:
                 raise DamagedError(
                     f"{name} has {size} bytes, written were {entry['bytes']}"
                 )
@@ -65,6 +73,16 @@ def check_manifest(folder: Path, subfolders: Collection[str] | None = None) -> N
             raise DamagedError(f"{name} is missing") from None
         except OSError as error:
             raise DamagedError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _file_names(folder: Path) -> Iterator[str]:
+    """Everything below a folder but folders and the manifest; no link is followed."""
+    for parent, subfolders, files in os.walk(folder):
+        links = [name for name in subfolders if os.path.islink(Path(parent, name))]
+        for name in [*files, *links]:
+            relative = Path(parent, name).relative_to(folder).as_posix()
+            if relative != MANIFEST_NAME:
+                yield relative
 
 
 def _hash_file(path: Path) -> str:

@@ -4,15 +4,35 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from titans_eqx.checkpoint.errors import CheckpointError
 from titans_eqx.config import RunConfig
-from titans_eqx.config.errors import refusal
+from titans_eqx.config.errors import refusal, shown
 
-FORMAT: Final = 3
+FORMAT: Final = 4  # of the whole checkpoint; since 4 the arrays have checksums
 BEFORE_VERSIONS: Final = "0.1"  # wrote formats 1 and 2, which do not name it
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
+
+
+class _Origin(BaseModel):
+    """What the metadata of every format say about who wrote them, if anything."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: Any = None
+    versions: dict[str, str] = {}
+
+    @property
+    def writer(self) -> str:
+        return self.versions.get("titans_eqx", BEFORE_VERSIONS)
+
+
+class _Saved(_Origin):
+    """The metadata of a checkpoint of this format."""
+
+    config: dict[str, Any]
+    fingerprints: dict[str, str]
 
 
 def metadata(config: RunConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
@@ -42,7 +62,8 @@ def check_resumable(
         CheckpointError: If the model or the texts differ, or the checkpoint is of
             another format.
     """
-    before = saved_config(saved).model_dump(mode="json")
+    parsed = _parse(saved)
+    before = _config(parsed).model_dump(mode="json")
     changes = _differences(before, config.model_dump(mode="json"))
     model_changes = [change for change in changes if change.startswith("model.")]
     if model_changes:
@@ -51,7 +72,7 @@ def check_resumable(
             f"{'; '.join(model_changes)}. Use --fresh or another --run-dir."
         )
     for name, fingerprint in fingerprints.items():
-        if saved["fingerprints"].get(name) != fingerprint:
+        if parsed.fingerprints.get(name) != fingerprint:
             raise CheckpointError(
                 f"the {name.replace('_', '-')} text or tokenizer is not the one the "
                 "checkpoint in the run folder was trained with. Restore it, or use "
@@ -64,23 +85,39 @@ def saved_config(saved: dict[str, Any]) -> RunConfig:
     """The config of the run that wrote a checkpoint; keys it lacks have their defaults.
 
     Raises:
-        CheckpointError: If the checkpoint is of another format, or the config has keys
-            or values that this version does not know.
+        CheckpointError: If the checkpoint is of another format, its metadata are not
+            what is ever written, or the config has keys or values that this version
+            does not know.
     """
-    writer = saved.get("versions", {}).get("titans_eqx", BEFORE_VERSIONS)
-    if saved.get("format") != FORMAT:
-        raise CheckpointError(
-            f"the checkpoint was written by titans_eqx {writer} (format "
-            f"{saved.get('format')!r}); titans_eqx {version('titans_eqx')} reads "
-            f"format {FORMAT}. Use that version, or train anew with --fresh or another "
-            "--run-dir."
-        )
+    return _config(_parse(saved))
+
+
+def _parse(saved: dict[str, Any]) -> _Saved:
     try:
-        return RunConfig.model_validate(saved["config"])
+        origin = _Origin.model_validate(saved)
+        if origin.format == FORMAT:
+            return _Saved.model_validate(saved)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise CheckpointError(
+            "the metadata of the checkpoint have been changed: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Restore them, or "
+            "train anew with --fresh or another --run-dir."
+        ) from error
+    raise CheckpointError(
+        f"the checkpoint was written by titans_eqx {origin.writer} (format "
+        f"{shown(origin.format)}); titans_eqx {version('titans_eqx')} reads format "
+        f"{FORMAT}. Use that version, or train anew with --fresh or another --run-dir."
+    )
+
+
+def _config(saved: _Saved) -> RunConfig:
+    try:
+        return RunConfig.model_validate(saved.config)
     except ValidationError as error:
         reason = refusal(error, "the config in the checkpoint", {})
         raise CheckpointError(
-            f"{reason}. Use titans_eqx {writer}, which wrote it."
+            f"{reason}. Use titans_eqx {saved.writer}, which wrote it."
         ) from error
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from titans_eqx.commands.command import command
+from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation import (
     NeedleSettings,
@@ -16,7 +17,7 @@ from titans_eqx.evaluation import (
 
 
 @command(all_cpu_cores=True)
-@click.option("--run", "run_dir", required=True, type=Path, help="Folder of the run.")
+@trained_run
 @click.option(
     "--task",
     required=True,
@@ -63,6 +64,7 @@ from titans_eqx.evaluation import (
 @click.option("--no-picture", is_flag=True, help="Write numbers only.")
 def main(
     run_dir: Path,
+    step: int | None,
     task: str,
     lengths: tuple[int, ...],
     pairs: tuple[int, ...],
@@ -96,7 +98,7 @@ def main(
             settings = NeedleSettings(
                 lengths=lengths, depths=depths, seed=seed or 0, **common
             )
-    evaluate(run_dir, settings, out, with_picture=not no_picture)
+    evaluate(run_dir, settings, out, step=step, with_picture=not no_picture)
 
 
 def _refuse(options: dict[str, Any], task: str) -> None:

@@ -9,13 +9,14 @@ from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
 from titans_eqx.commands.command import command
 from titans_eqx.commands.conversation import Conversation
 from titans_eqx.commands.read_text import read_text
+from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.data import Tokenizer
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling
 
 
 @command()
-@click.option("--run", "run_dir", required=True, type=Path, help="Folder of the run.")
+@trained_run
 @click.option("--prompt", help="Text to continue. [default: standard input]")
 @click.option("--prompt-file", type=Path, help="File with the text to continue.")
 @click.option("--read", "read_file", type=Path, help="Text to read first, of any size.")
@@ -31,6 +32,7 @@ from titans_eqx.generation import Sampling
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 def main(
     run_dir: Path,
+    step: int | None,
     prompt: str | None,
     prompt_file: Path | None,
     read_file: Path | None,
@@ -62,7 +64,7 @@ def main(
     elif prompt_file is not None or not (interactive or read_file):
         text = read_text(prompt_file)
 
-    loaded = load_model(run_dir, require_text=True)
+    loaded = load_model(run_dir, step=step, require_text=True)
     warn_of_damage(loaded)
     sampling = Sampling(
         temperature=temperature,

@@ -8,13 +8,14 @@ import click
 from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
 from titans_eqx.commands.command import command
 from titans_eqx.commands.read_text import read_text, to_tokens
+from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.inspection import inspect_text, records
 from titans_eqx.evaluation.plots import plot_inspection, require_plots
 
 
 @command()
-@click.option("--run", "run_dir", required=True, type=Path, help="Folder of the run.")
+@trained_run
 @click.option("--text", required=True, type=Path, help="Text that the model reads.")
 @click.option(
     "--out",
@@ -22,17 +23,21 @@ from titans_eqx.evaluation.plots import plot_inspection, require_plots
     help="New folder for the results. [default: RUN/inspection/NAME OF TEXT]",
 )
 @click.option("--no-picture", is_flag=True, help="Write numbers only.")
-def main(run_dir: Path, text: Path, out: Path | None, no_picture: bool) -> None:
+def main(
+    run_dir: Path, step: int | None, text: Path, out: Path | None, no_picture: bool
+) -> None:
     """Record what the memories of a trained model do while it reads a text.
 
     Writes tokens.jsonl (one line for each token: loss, and for each layer and head
     surprise, gates and memory norm) and picture.png.
     """
     out = out or run_dir / "inspection" / text.stem
-    inspect(run_dir, text, out, with_picture=not no_picture)
+    inspect(run_dir, text, out, step=step, with_picture=not no_picture)
 
 
-def inspect(run_dir: Path, text: Path, out: Path, *, with_picture: bool) -> None:
+def inspect(
+    run_dir: Path, text: Path, out: Path, *, step: int | None, with_picture: bool
+) -> None:
     """Inspect a text and write the results into a new folder.
 
     Raises:
@@ -43,7 +48,7 @@ def inspect(run_dir: Path, text: Path, out: Path, *, with_picture: bool) -> None
         raise UserError(f"{out} exists; name a new folder with --out.")
     if with_picture:
         require_plots()
-    loaded = load_model(run_dir, require_text=True)
+    loaded = load_model(run_dir, step=step, require_text=True)
     warn_of_damage(loaded)
     if set(loaded.config.model.blocks) == {"transformer"}:
         raise UserError(f"the model of {run_dir} has no memory to look into.")

@@ -30,10 +30,6 @@ _WANTED: Final = {
 class ConfigError(UserError):
     """A configuration cannot be used; the message is one line."""
 
-    def __init__(self, message: str) -> None:
-        """Keep the message on one line: files and overrides may hold line breaks."""
-        super().__init__(" ".join(message.splitlines()))
-
 
 def refusal(
     error: ValidationError, path: str, overrides: dict[str, str]

@@ -23,14 +23,20 @@ Settings: TypeAlias = PerplexitySettings | RecallSettings | NeedleSettings
 
 
 def evaluate(
-    run_dir: Path, settings: Settings, out: Path | None, *, with_picture: bool
+    run_dir: Path,
+    settings: Settings,
+    out: Path | None,
+    *,
+    step: int | None = None,
+    with_picture: bool,
 ) -> Table:
-    """Measure the latest model of a run, show and write the table.
+    """Measure a model of a run, show and write the table.
 
     Args:
         run_dir: Folder of the run.
         settings: Their type decides what is measured.
         out: New folder for the results; None for one in the run's folder.
+        step: Of which checkpoint; None for the latest that is undamaged.
         with_picture: Whether to draw.
 
     Raises:
@@ -38,7 +44,7 @@ def evaluate(
     """
     if with_picture:
         require_plots()
-    loaded = load_model(run_dir)
+    loaded = load_model(run_dir, step=step)
     warn_of_damage(loaded)
     out = out or evaluation_dir(run_dir, settings, loaded.step)
     if (out / REPORT).exists():

@@ -1,0 +1,19 @@
+"""The options that name the model a command reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+
+def trained_run(body: Callable[..., None]) -> Callable[..., None]:
+    """Add `--run` (parameter `run_dir`) and `--step` to a command."""
+    step = click.option(
+        "--step",
+        type=click.IntRange(min=0),
+        help="Step of the checkpoint to read. [default: the latest undamaged]",
+    )
+    run = click.option(
+        "--run", "run_dir", required=True, type=Path, help="Folder of the run."
+    )
+    return run(step(body))
