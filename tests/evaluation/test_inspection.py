@@ -71,7 +71,7 @@ def test_surprise_is_the_norm_of_the_oracles_gradient():
     memory = jax.tree.map(lambda x: x[0], memory)
     state = memory.init_state()
     x = jnp.asarray(np.random.default_rng(0).normal(size=8))
-    inputs, _ = memory._project(x[None], state.conv_states, Padding.none(1))
+    inputs, _ = memory.heads.projections(x[None], state.projections, Padding.none(1))
     for head, norm in enumerate(memory.probe(x, state).surprise):
         anchor = [np.asarray(w[head]) for w in state.heads.anchor]
         key, value = inputs.keys[0, head], inputs.values[0, head]

@@ -35,6 +35,7 @@ CONFIGS = {
         kernel_size=1,
         residual=False,
     ),
+    "next": MemoryConfig(**SMALL, target="next"),
     "off": MemoryConfig(**SMALL, off=True),
 }
 call = eqx.filter_jit(lambda memory, x, state: memory(x, state))
@@ -68,7 +69,7 @@ def test_pieces_and_steps_equal_the_sequence(config):
     assert largest_difference((jnp.stack(reads), state), (whole, last)) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["default", "linear", "no_conv", "delta"])
+@pytest.mark.parametrize("name", ["default", "linear", "no_conv", "delta", "next"])
 def test_no_output_depends_on_a_later_token(name):
     memory, x = build(CONFIGS[name]), tokens(13)
     jacobian = jax.jit(jax.jacobian(lambda x: memory(x)[0]))(x)
@@ -99,7 +100,7 @@ def test_gradient_reaches_everything_but_the_frozen_memory(name):
         for path, leaf in jax.tree.leaves_with_path(gradient)
         if not np.any(np.asarray(leaf))
     }
-    assert len(without) == memory.net.depth
+    assert len(without) == memory.heads.net.depth
     assert all("initial_weights" in name for name in without)
 
 
@@ -130,9 +131,9 @@ def test_hostile_streams_stay_finite(x):
     memory = build(MemoryConfig(**SMALL, clip=1.0))
     y, state = call(memory, x, None)
     assert np.all(np.isfinite(y))
-    for start, w in zip(memory.initial_weights, state.heads.weights, strict=True):
+    for start, w in zip(memory.heads.initial_weights, state.heads.weights, strict=True):
         # |S| <= theta c / (1 - eta) and M adds one S a token: growth is at most linear.
-        bound = np.linalg.norm(start) + 2048 * memory.rule.max_learning_rate * 10
+        bound = np.linalg.norm(start) + 2048 * memory.heads.rule.max_learning_rate * 10
         assert np.linalg.norm(w) < bound
 
 
@@ -158,7 +159,7 @@ def test_a_prefix_is_read_as_a_chunk_of_its_own(x64):
     assert largest_difference(state.heads.weights, read.heads.weights) < 1e-10
     assert largest_difference(state.heads.velocity, read.heads.velocity) < 1e-10
     assert_identical(state.heads.anchor, state.heads.weights)
-    assert largest_difference(state.conv_states, read.conv_states) < 1e-10
+    assert largest_difference(state.projections, read.projections) < 1e-10
     assert_identical(memory.init_state(prefix[:0]), memory.init_state())
 
 
@@ -183,13 +184,13 @@ def test_a_probe_equals_values_by_hand_and_changes_nothing(x64, name, n_before):
     stats = eqx.filter_jit(NeuralMemory.probe)(memory, x[-1], state)
     assert_identical(state, before)
 
-    keys = blocks.unit_norm(projected(memory.key_projection, x))
-    values = projected(memory.value_projection, x)
-    specs = memory.rule.gate_specs(memory.net)
+    keys = blocks.unit_norm(projected(memory.heads.projections.key, x))
+    values = projected(memory.heads.projections.value, x)
+    specs = memory.heads.rule.gate_specs(memory.heads.net)
     assert stats.gates.keys() == specs.keys() == {"decay", "momentum", "learning_rate"}
     gates = {}
     for gate, spec in specs.items():
-        linear = memory.gates.linears[gate]
+        linear = memory.heads.projections.gates.linears[gate]
         logits = np.asarray(linear.weight) @ np.asarray(x[-1]) + np.asarray(linear.bias)
         gates[gate] = spec.high * blocks.sigmoid(logits).reshape(2, spec.size)
         np.testing.assert_allclose(stats.gates[gate], gates[gate], atol=1e-12)
@@ -202,7 +203,7 @@ def test_a_probe_equals_values_by_hand_and_changes_nothing(x64, name, n_before):
             [np.asarray(w[head]) for w in anchors],
             keys[head, -1],
             values[head, -1],
-            norm=memory.net.norm,
+            norm=memory.heads.net.norm,
         )
         size = np.sqrt(sum(np.sum(u**2) for u in gradient))
         np.testing.assert_allclose(stats.surprise[head], size, atol=1e-10)
@@ -212,7 +213,7 @@ def test_a_probe_equals_values_by_hand_and_changes_nothing(x64, name, n_before):
         # The write by hand, too; channel-wise decay has an alpha for each row.
         widths = [len(w) if name == "channel_decay" else 1 for w in gradient]
         alphas = np.split(gates["decay"][head], np.cumsum(widths)[:-1])
-        clip = 1.0 if name == "delta" else min(1.0, memory.rule.clip / size)
+        clip = 1.0 if name == "delta" else min(1.0, memory.heads.rule.clip / size)
         square = 0.0
         for layer, u in enumerate(gradient):
             theta = gates["learning_rate"][head, layer] * clip
@@ -220,7 +221,7 @@ def test_a_probe_equals_values_by_hand_and_changes_nothing(x64, name, n_before):
             m, s = (np.asarray(x[layer][head]) for x in (heads.weights, heads.velocity))
             new = (1 - alphas[layer][:, None]) * m + eta * s - theta * u
             if name == "channel_decay":  # this one decays towards M_0
-                m0 = np.asarray(memory.initial_weights[layer][head])
+                m0 = np.asarray(memory.heads.initial_weights[layer][head])
                 new = new + alphas[layer][:, None] * m0
             square += np.sum(new**2)
         np.testing.assert_allclose(stats.weight_norm[head], np.sqrt(square), atol=1e-10)

@@ -114,8 +114,8 @@ CONFIGS = {
 def test_a_config_names_the_loss(config, loss):
     ModelConfig(memory=config)
     memory = NeuralMemory.from_config(16, config, key=jr.key(0))
-    assert isinstance(memory.rule, TitansRule)
-    assert memory.rule.loss == loss
+    assert isinstance(memory.heads.rule, TitansRule)
+    assert memory.heads.rule.loss == loss
     assert ("threshold" in memory.gates.linears) == (config.loss == "huber")
 
 

@@ -106,7 +106,7 @@ def test_the_delta_rule_writes_features(x64):
 def test_a_config_names_the_degree():
     config = MemoryConfig(n_heads=4, depth=1, norm=False, rule="delta", degree=3)
     memory = NeuralMemory.from_config(16, config, key=jr.key(0))
-    assert memory.initial_weights[0].shape == (4, 34, 4)
+    assert memory.heads.initial_weights[0].shape == (4, 34, 4)
     x = jr.normal(jr.key(1), (7, 16))
     assert memory(x)[0].shape == x.shape
 

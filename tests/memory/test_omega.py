@@ -246,8 +246,8 @@ SMALL = {"rule": "omega", "n_heads": 2, "expansion": 2, "chunk_len": CHUNK}
 def test_the_layer_reads_pieces_and_steps_like_the_sequence(window):
     config = MemoryConfig(**SMALL, window=window)
     memory = NeuralMemory.from_config(D_MODEL, config, key=jr.key(0))
-    assert isinstance(memory.rule, OmegaRule)
-    assert memory.rule.window == window
+    assert isinstance(memory.heads.rule, OmegaRule)
+    assert memory.heads.rule.window == window
     x = jr.normal(jr.key(1), (11, D_MODEL))
     call, step = (eqx.filter_jit(f) for f in (NeuralMemory.__call__, NeuralMemory.step))
     whole = call(memory, x)

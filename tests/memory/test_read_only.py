@@ -104,7 +104,7 @@ def test_no_token_leaves_a_trace(config):
     changed, _ = memory(x.at[0].add(1.0))
     np.testing.assert_array_equal(y[1:], changed[1:])
     assert np.any(y[0] != changed[0])
-    for start, w in zip(memory.initial_weights, state.heads.weights, strict=True):
+    for start, w in zip(memory.heads.initial_weights, state.heads.weights, strict=True):
         np.testing.assert_array_equal(w, start)
     stats = memory.probe(x[0], state)
     np.testing.assert_array_equal(stats.surprise, 0)
@@ -120,6 +120,14 @@ def test_training_leaves_what_would_write_alone():
     others = {
         jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(gradient)
     } - zero
-    writers = (".key_projection", ".value_projection", ".gates", ".initial_weights")
+    writers = tuple(
+        f".heads.{part}"
+        for part in (
+            "projections.key",
+            "projections.value",
+            "projections.gates",
+            "initial_weights",
+        )
+    )
     assert all(path.startswith(writers) for path in zero)
     assert not any(path.startswith(writers) for path in others)

@@ -196,8 +196,8 @@ def test_a_classifier_of_series_around_a_backbone_learns(getkey):
         assert block.mixer_norm.weight
         assert block.feedforward.out_projection.weight
         if hasattr(block.mixer, "memory"):
-            assert block.mixer.memory.key_projection.linear.weight
-            assert not any(block.mixer.memory.initial_weights)
+            assert block.mixer.memory.heads.projections.key.linear.weight
+            assert not any(block.mixer.memory.heads.initial_weights)
 
 
 PROBED = {

@@ -64,13 +64,13 @@ def test_no_logit_depends_on_a_later_token_and_all_on_the_past(slopes):
 
 
 # Parts of a memory through which nothing but its writes depends on a token.
-WRITES = (".memory.key_projection", ".memory.value_projection", ".memory.gates")
+WRITES = tuple(f".heads.projections.{part}" for part in ("key", "value", "gates"))
 
 
 def test_gradient_reaches_everything_but_the_frozen_memory(slopes):
     """And, of a memory that is switched off, but what would decide its writes."""
     config, by_token = slopes
-    untrained = [".memory.initial_weights"] * (config.memory.initial_memory == "frozen")
+    untrained = [".heads.initial_weights"] * (config.memory.initial_memory == "frozen")
     untrained += WRITES * config.memory.off
     without, expected = set(), set()
     for path, leaf in jax.tree.leaves_with_path(by_token):

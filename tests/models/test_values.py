@@ -44,14 +44,23 @@ BLOCKS = {
         gate="multiply", memory=PLAINEST, attention={"n_persistent": 0}
     ),
     "mac: one head, gates per head, chunks are segments": small_config(
-        memory={"n_heads": 1, "gates": "per_head", "chunk_len": 4, "clip": 0.3},
+        memory={
+            "n_heads": 1,
+            "gates": "per_head",
+            "chunk_len": 4,
+            "clip": 0.3,
+            "target": "next",
+        },
         attention={"n_heads": 4},
     ),
     "mac: delta": small_config(memory=DELTA),
     "mag": small_config(pattern="mag"),
     # A prefix that ends inside a chunk: the sequence starts at a chunk all the same.
     "mag: mix, memory reads the prefix": small_config(
-        pattern="mag", gate="mix", attention={**PERSISTENT, "n_persistent": 3}
+        pattern="mag",
+        gate="mix",
+        memory={"target": "next"},
+        attention={**PERSISTENT, "n_persistent": 3},
     ),
     "mag: multiply, delta, convolutions, no prefix": small_config(
         pattern="mag",

@@ -34,23 +34,25 @@ class MemoryLayer:
         self.p, self.options = p, options
         self.n_heads = options["n_heads"]
         self.initial = [
-            [layer[head] for layer in p.initial_weights] for head in range(self.n_heads)
+            [layer[head] for layer in p.heads.initial_weights]
+            for head in range(self.n_heads)
         ]
         self.weights: list[Matrices] = list(self.initial)
         self.carried: list[dict[str, Any]] = [{} for _ in range(self.n_heads)]
-        self.stream = np.zeros((0, p.output_projection.weight.shape[1]))
+        self.stream = np.zeros((0, p.read_out.projection.weight.shape[1]))
 
     def write(self, x: np.ndarray) -> np.ndarray:
         """Write rows that follow those before; what the memory answers to each."""
         self.stream = np.concatenate([self.stream, x])
+        projections = self.p.heads.projections
         queries, keys, values = (
-            split(project(p, self.stream), self.n_heads)[:, -len(x) :]
-            for p in (
-                self.p.query_projection,
-                self.p.key_projection,
-                self.p.value_projection,
-            )
+            split(project(p, self.stream), self.n_heads)
+            for p in (projections.query, projections.key, projections.value)
         )
+        if self.options["target"] == "next":
+            # The key of the token before, and none before the first.
+            keys = np.concatenate([np.zeros_like(keys[:, :1]), keys[:, :-1]], axis=1)
+        queries, keys, values = (rows[:, -len(x) :] for rows in (queries, keys, values))
         queries, keys = blocks.unit_norm(queries), blocks.unit_norm(keys)
         reads = [
             self._write_head(head, queries[head], keys[head], values[head], x)
@@ -69,7 +71,7 @@ class MemoryLayer:
 
     def retrieve(self, stream: np.ndarray, n_new: int) -> np.ndarray:
         """What the memory as it is answers to the last rows of a stream."""
-        queries = split(project(self.p.query_projection, stream), self.n_heads)
+        queries = split(project(self.p.heads.projections.query, stream), self.n_heads)
         reads = [
             self._read(weights, rows)
             for weights, rows in zip(
@@ -80,9 +82,9 @@ class MemoryLayer:
 
     def answer(self, x: np.ndarray, reads: np.ndarray) -> np.ndarray:
         """Reads (heads, seq, width) to the stream: norm, gate from the input, map."""
-        gate = blocks.silu(linear(self.p.output_gate, x))
-        joined = join(norm(self.p.read_norm, reads))
-        return linear(self.p.output_projection, joined * gate)
+        gate = blocks.silu(linear(self.p.read_out.gate, x))
+        joined = join(norm(self.p.read_out.norm, reads))
+        return linear(self.p.read_out.projection, joined * gate)
 
     def _write_head(
         self,
@@ -154,10 +156,12 @@ class MemoryLayer:
             "momentum": not self.options["use_momentum"],
             "learning_rate": False,
         }
-        assert is_missing[name] == (name not in self.p.gates.linears)
+        assert is_missing[name] == (name not in self.p.heads.projections.gates.linears)
         if is_missing[name]:
             return np.zeros(shape)
-        logits = split(linear(self.p.gates.linears[name], x), self.n_heads)[head]
+        logits = split(
+            linear(self.p.heads.projections.gates.linears[name], x), self.n_heads
+        )[head]
         return np.broadcast_to(self._largest(name) * blocks.sigmoid(logits), shape)
 
     def _largest(self, name: str) -> float:

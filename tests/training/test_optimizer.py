@@ -20,11 +20,11 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 BLOCK = ".backbone.stacks[0].pattern[0]"
 DECAYED = {
-    f"{BLOCK}.mixer.memory.query_projection.linear.weight",
-    f"{BLOCK}.mixer.memory.key_projection.linear.weight",
-    f"{BLOCK}.mixer.memory.value_projection.linear.weight",
-    f"{BLOCK}.mixer.memory.output_gate.weight",
-    f"{BLOCK}.mixer.memory.output_projection.weight",
+    f"{BLOCK}.mixer.memory.heads.projections.query.linear.weight",
+    f"{BLOCK}.mixer.memory.heads.projections.key.linear.weight",
+    f"{BLOCK}.mixer.memory.heads.projections.value.linear.weight",
+    f"{BLOCK}.mixer.memory.read_out.gate.weight",
+    f"{BLOCK}.mixer.memory.read_out.projection.weight",
     f"{BLOCK}.mixer.attention.heads.query_projection.weight",
     f"{BLOCK}.mixer.attention.heads.key_projection.weight",
     f"{BLOCK}.mixer.attention.heads.value_projection.weight",
@@ -37,23 +37,23 @@ DECAYED = {
 NOT_DECAYED = {
     ".embedding",
     f"{BLOCK}.mixer_norm.weight",
-    f"{BLOCK}.mixer.memory.query_projection.conv.kernel",
-    f"{BLOCK}.mixer.memory.key_projection.conv.kernel",
-    f"{BLOCK}.mixer.memory.value_projection.conv.kernel",
-    f"{BLOCK}.mixer.memory.gates.linears['decay'].weight",
-    f"{BLOCK}.mixer.memory.gates.linears['decay'].bias",
-    f"{BLOCK}.mixer.memory.gates.linears['momentum'].weight",
-    f"{BLOCK}.mixer.memory.gates.linears['momentum'].bias",
-    f"{BLOCK}.mixer.memory.gates.linears['learning_rate'].weight",
-    f"{BLOCK}.mixer.memory.gates.linears['learning_rate'].bias",
-    f"{BLOCK}.mixer.memory.read_norm.weight",
+    f"{BLOCK}.mixer.memory.heads.projections.query.conv.kernel",
+    f"{BLOCK}.mixer.memory.heads.projections.key.conv.kernel",
+    f"{BLOCK}.mixer.memory.heads.projections.value.conv.kernel",
+    f"{BLOCK}.mixer.memory.heads.projections.gates.linears['decay'].weight",
+    f"{BLOCK}.mixer.memory.heads.projections.gates.linears['decay'].bias",
+    f"{BLOCK}.mixer.memory.heads.projections.gates.linears['momentum'].weight",
+    f"{BLOCK}.mixer.memory.heads.projections.gates.linears['momentum'].bias",
+    f"{BLOCK}.mixer.memory.heads.projections.gates.linears['learning_rate'].weight",
+    f"{BLOCK}.mixer.memory.heads.projections.gates.linears['learning_rate'].bias",
+    f"{BLOCK}.mixer.memory.read_out.norm.weight",
     f"{BLOCK}.mixer.attention.heads.persistent_tokens",
     f"{BLOCK}.mixer.write_norm.weight",
     f"{BLOCK}.mixer.gate.gate",
     f"{BLOCK}.feedforward_norm.weight",
     ".backbone.norm.weight",
 }
-INITIAL_WEIGHTS = {f"{BLOCK}.mixer.memory.initial_weights[{i}]" for i in range(2)}
+INITIAL_WEIGHTS = {f"{BLOCK}.mixer.memory.heads.initial_weights[{i}]" for i in range(2)}
 
 
 def build_arrays(initial_memory="frozen", **options):
@@ -116,7 +116,7 @@ def test_other_blocks_decay_the_same_matrices(leaves_by_path, pattern):
     assert names == {
         name
         for name in present
-        if name.endswith(("projection.weight", "linear.weight", "output_gate.weight"))
+        if name.endswith(("projection.weight", "linear.weight", "read_out.gate.weight"))
         or name == ".head.weight"
     }
 

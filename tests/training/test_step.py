@@ -187,7 +187,9 @@ def test_frozen_memory_never_changes_and_has_no_optimizer_state(mac):
     assert state.step == 4
     adam = optax.adamw(1e-2).init(mac.start.parameters)
     for held in (mac.start.parameters, optax.tree.get(adam, "mu")):
-        assert held.backbone.stacks[0].pattern[0].mixer.memory.initial_weights == (
+        assert held.backbone.stacks[0].pattern[
+            0
+        ].mixer.memory.heads.initial_weights == (
             None,
             None,
         )

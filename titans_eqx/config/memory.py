@@ -94,6 +94,10 @@ class MemoryConfig(Section):
         default="per_layer",
         description="whether each memory layer has its own gates, or shares its head's",
     )
+    target: Literal["same", "next"] = Field(
+        default="same",
+        description="whose value a key is stored with: its own token's, or the next's",
+    )
     read: Literal["after", "before"] = Field(
         default="after", description="whether a token reads after or before its write"
     )

@@ -3,10 +3,10 @@
 from titans_eqx.memory.check import check_rule as check_rule
 from titans_eqx.memory.decay import chunk_decay as chunk_decay
 from titans_eqx.memory.delta import DeltaRule as DeltaRule
+from titans_eqx.memory.heads import NeuralMemoryState as NeuralMemoryState
 from titans_eqx.memory.inputs import GateSpec as GateSpec
 from titans_eqx.memory.inputs import MemoryInputs as MemoryInputs
 from titans_eqx.memory.layer import NeuralMemory as NeuralMemory
-from titans_eqx.memory.layer import NeuralMemoryState as NeuralMemoryState
 from titans_eqx.memory.loss import AbstractInnerLoss as AbstractInnerLoss
 from titans_eqx.memory.loss import SquaredError as SquaredError
 from titans_eqx.memory.losses import DotProductLoss as DotProductLoss

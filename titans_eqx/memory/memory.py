@@ -22,7 +22,8 @@ class MemoryStats(eqx.Module):
 class AbstractMemory(eqx.Module, Generic[State]):
     """A layer over a sequence whose memory is learned while it reads."""
 
-    chunk_len: eqx.AbstractVar[int]  # segments of MAC are whole numbers of chunks
+    # Tokens taken in at once: segments of MAC, and paddings, are whole numbers of them.
+    chunk_len: eqx.AbstractVar[int]
 
     @abstractmethod
     def init_state(

@@ -76,12 +76,20 @@ def scan_chunks(
     state: State,
     *,
     initial: MemoryWeights | None = None,
+    block_len: int | None = None,
 ) -> tuple[Float[Array, "seq d"], State]:
-    """Write and read a sequence chunk by chunk; see `scan_tokens`."""
+    """Write and read a sequence chunk by chunk; see `scan_tokens` and `scan_blocks`."""
     n_tokens = inputs.queries.shape[0]
-    padding = Padding.aligned(n_tokens, state.chunk_offset, rule.chunk_len)
-    reads, state = scan_aligned(
-        rule, net, padding.pad(inputs), state, padding, initial=initial
+    block_len = block_len or rule.chunk_len
+    padding = Padding.aligned(n_tokens, state.chunk_offset % block_len, block_len)
+    reads, state = scan_blocks(
+        rule,
+        net,
+        padding.pad(inputs),
+        state,
+        padding,
+        initial=initial,
+        block_len=block_len,
     )
     return padding.unpad(reads, n_tokens), state
 
@@ -94,6 +102,7 @@ def scan_aligned(
     padding: Padding,
     *,
     initial: MemoryWeights | None = None,
+    block_len: int | None = None,
 ) -> tuple[Float[Array, "positions d"], State]:
     """`scan_chunks` on positions that are aligned with the chunks.
 
@@ -105,6 +114,7 @@ def scan_aligned(
         state: Memory before the first real token.
         padding: Which positions are real.
         initial: M_0, needed by rules that decay towards it.
+        block_len: Of the blocks in which what is no whole chunk is taken in.
 
     Returns:
         Reads (meaningless at padding), and the memory after the last real token.
@@ -114,6 +124,7 @@ def scan_aligned(
     """
     _check_gates(rule, net, inputs)
     length, chunk_len = padding.length, rule.chunk_len
+    block_len = block_len or chunk_len
     # Only a last, unfinished chunk needs the general form if nothing is padding.
     n_whole = length // chunk_len * chunk_len if padding.is_none else 0
     parts = []
@@ -123,7 +134,7 @@ def scan_aligned(
         parts.append(reads)
     if n_whole < length:
         n_rest = length - n_whole
-        n_added = -n_rest % chunk_len
+        n_added = -n_rest % block_len
         rest = jax.tree.map(
             lambda x: jnp.pad(x[n_whole:], [(0, n_added), (0, 0)]), inputs
         )
@@ -133,9 +144,75 @@ def scan_aligned(
             length=n_rest + n_added,
             is_none=False,
         )
-        reads, state = _padded_chunks(rule, net, rest, state, rest_padding, initial)
+        reads, state = scan_blocks(
+            rule,
+            net,
+            rest,
+            state,
+            rest_padding,
+            initial=initial,
+            block_len=block_len,
+        )
         parts.append(reads[:n_rest])
     return jnp.concatenate(parts), state
+
+
+def scan_blocks(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: State,
+    padding: Padding,
+    *,
+    initial: MemoryWeights | None = None,
+    block_len: int | None = None,
+) -> tuple[Float[Array, "positions d"], State]:
+    """`scan_chunks` on positions aligned with blocks, of which any may be padding.
+
+    Blocks shorter than a chunk spare a stream in short parts the work of a whole chunk
+    for each; the result is the same.
+
+    Args:
+        rule: The update rule.
+        net: Structure of the memory.
+        inputs: The first position is the first of a block.
+        state: Memory before the first real token, anywhere in a chunk.
+        padding: Which positions are real.
+        initial: M_0, needed by rules that decay towards it.
+        block_len: Tokens taken in at once, a divisor of the chunk length; default that.
+
+    Returns:
+        See `scan_aligned`.
+
+    Raises:
+        ValueError: If a gate of the rule, or `initial`, is missing.
+    """
+    _check_gates(rule, net, inputs)
+    chunk_len, is_real = rule.chunk_len, padding.is_real()
+    block_len = block_len or chunk_len
+    masked = inputs.mask(rule.gate_specs(net), is_real)
+    blocks, is_real = _fold((masked, is_real), block_len)
+    ends = jnp.arange(1, len(is_real) + 1, dtype=jnp.int32) * block_len
+    # Counted from the start of the chunk in which the call began.
+    offset_at_start = (state.chunk_offset + jnp.minimum(padding.start, 0)) % chunk_len
+    n_read = offset_at_start + ends - padding.start
+    is_full = (
+        (ends > padding.start) & (ends <= padding.stop) & (n_read % chunk_len == 0)
+    )
+
+    @remat
+    def body(
+        state: State,
+        xs: tuple[MemoryInputs, Bool[Array, " block"], Bool[Array, ""], Int[Array, ""]],
+    ) -> tuple[State, Float[Array, "block d"]]:
+        block, is_real, is_full, n_chunks = xs
+        reads, state = rule.chunk(net, block, is_real, state, initial)
+        state = select(is_full, rule.start_chunk(rule.end_chunk(state)), state)
+        return rule.outer_gradient.truncate(state, n_chunks, is_full), reads
+
+    offset = (state.chunk_offset + padding.n_real) % chunk_len
+    state, reads = scan(body, state, (blocks, is_real, is_full, n_read // chunk_len))
+    return rearrange(reads, "n block d -> (n block) d"), _at_offset(state, offset)
 
 
 def _whole_chunks(
@@ -162,52 +239,16 @@ def _whole_chunks(
         is_chunk_end = jnp.ones((), bool)
         return rule.outer_gradient.truncate(carry, n_chunks, is_chunk_end), reads
 
-    numbers = _chunk_numbers(n_chunks, padding, rule.chunk_len)
+    numbers = jnp.arange(1, n_chunks + 1, dtype=jnp.int32)
+    numbers = numbers - padding.start // rule.chunk_len
     carry, reads = scan(body, rule.end_chunk(state), (chunks, numbers))
     return rearrange(reads, "n chunk d -> (n chunk) d"), rule.start_chunk(carry)
 
 
-def _padded_chunks(
-    rule: AbstractRule[State],
-    net: AbstractMemoryNet,
-    inputs: MemoryInputs,
-    state: State,
-    padding: Padding,
-    initial: MemoryWeights | None,
-) -> tuple[Float[Array, "positions d"], State]:
-    """Chunks of which any part may be padding, from anywhere in a chunk."""
-    chunk_len, is_real = rule.chunk_len, padding.is_real()
-    masked = inputs.mask(rule.gate_specs(net), is_real)
-    chunks, is_real = _fold((masked, is_real), chunk_len)
-    ends = jnp.arange(1, len(is_real) + 1, dtype=jnp.int32) * chunk_len
-    is_full = (ends > padding.start) & (ends <= padding.stop)
-
-    @remat
-    def body(
-        state: State,
-        xs: tuple[MemoryInputs, Bool[Array, " chunk"], Bool[Array, ""], Int[Array, ""]],
-    ) -> tuple[State, Float[Array, "chunk d"]]:
-        chunk, is_real, is_full, n_chunks = xs
-        reads, state = rule.chunk(net, chunk, is_real, state, initial)
-        next_chunk = rule.start_chunk(rule.end_chunk(state))
-        state = select(is_full, next_chunk, state)
-        return rule.outer_gradient.truncate(state, n_chunks, is_full), reads
-
-    numbers = _chunk_numbers(len(is_real), padding, chunk_len)
-    offset = jnp.where(padding.n_real > 0, padding.end % chunk_len, state.chunk_offset)
-    state, reads = scan(body, state, (chunks, is_real, is_full, numbers))
-    return rearrange(reads, "n chunk d -> (n chunk) d"), _at_offset(state, offset)
-
-
-def _fold(tree: PyTree[Array], chunk_len: int) -> PyTree[Array]:
-    """A leading axis of chunks."""
-    pattern = "(n chunk) ... -> n chunk ..."
-    return jax.tree.map(lambda x: rearrange(x, pattern, chunk=chunk_len), tree)
-
-
-def _chunk_numbers(n: int, padding: Padding, chunk_len: int) -> Int[Array, " {n}"]:
-    """At the end of each chunk, how many were finished since the call began."""
-    return jnp.arange(1, n + 1, dtype=jnp.int32) - padding.start // chunk_len
+def _fold(tree: PyTree[Array], block_len: int) -> PyTree[Array]:
+    """A leading axis of chunks or blocks."""
+    pattern = "(n block) ... -> n block ..."
+    return jax.tree.map(lambda x: rearrange(x, pattern, block=block_len), tree)
 
 
 def _at_offset(state: State, offset: Int[Array, ""]) -> State:

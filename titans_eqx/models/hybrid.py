@@ -5,10 +5,11 @@ paper; `persistent_in_memory` decides, and by default they do not.
 """
 
 import equinox as eqx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from titans_eqx.attention import SlidingAttention, WindowCache
 from titans_eqx.memory import AbstractMemory
+from titans_eqx.nn.padding import Padding
 
 
 class HybridState(eqx.Module):
@@ -24,3 +25,17 @@ def init_hybrid_state(
     """A fresh memory, which may have read the persistent tokens, and no window."""
     prefix = attention.heads.persistent_tokens if persistent_in_memory else None
     return HybridState(memory.init_state(prefix), attention.init_state())
+
+
+def read_from_start(
+    memory: AbstractMemory,
+    attention: SlidingAttention,
+    x: Float[Array, "seq d_model"],
+    *,
+    persistent_in_memory: bool,
+) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
+    """What a fresh memory answers to a sequence, and its state after it."""
+    if not persistent_in_memory:
+        return memory(x)
+    state = memory.init_state(attention.heads.persistent_tokens)
+    return memory(x, state, Padding.none(x.shape[0]))

@@ -14,9 +14,12 @@ from jaxtyping import Array, Float
 from titans_eqx.attention import SlidingAttention
 from titans_eqx.memory import AbstractMemory, MemoryStats
 from titans_eqx.models.gate import MemoryGate
-from titans_eqx.models.hybrid import HybridState, init_hybrid_state
+from titans_eqx.models.hybrid import (
+    HybridState,
+    init_hybrid_state,
+    read_from_start,
+)
 from titans_eqx.models.mixer import AbstractMemoryMixer
-from titans_eqx.nn.padding import Padding
 
 
 class MemoryAsGate(AbstractMemoryMixer[HybridState]):
@@ -41,8 +44,12 @@ class MemoryAsGate(AbstractMemoryMixer[HybridState]):
     ) -> tuple[Float[Array, "seq d_model"], HybridState]:
         """See `AbstractMixer.__call__`."""
         if state is None:
-            padding = Padding.none(x.shape[0])
-            m, memory = self.memory(x, self.init_state().memory, padding)
+            m, memory = read_from_start(
+                self.memory,
+                self.attention,
+                x,
+                persistent_in_memory=self.persistent_in_memory,
+            )
             y, window = self.attention(x)
         else:
             m, memory = self.memory(x, state.memory)

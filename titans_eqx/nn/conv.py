@@ -14,6 +14,35 @@ from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 
 
+def with_history(
+    x: Float[Array, "positions channels"],
+    history: Float[Array, "n_before channels"],
+    padding: Padding,
+) -> tuple[
+    Float[Array, "n_before+positions channels"], Float[Array, "n_before channels"]
+]:
+    """Rows of a stream behind those that came right before them.
+
+    Args:
+        x: Rows.
+        history: The last rows before the first real position.
+        padding: Which positions are real.
+
+    Returns:
+        Rows of which number `i + n_before` is position `i`, and those before it are its
+        history if it is real; and the history of what follows the last real position.
+    """
+    n_before, length = history.shape[0], x.shape[0]
+    if padding.is_none:
+        extended, end = jnp.concatenate([history, x]), length
+    else:
+        extended = jnp.concatenate([jnp.zeros_like(history), x])
+        start = jnp.clip(padding.start, 0, length)
+        extended = jax.lax.dynamic_update_slice_in_dim(extended, history, start, axis=0)
+        end = padding.end
+    return extended, jax.lax.dynamic_slice_in_dim(extended, end, n_before)
+
+
 class CausalConv(eqx.Module):
     """Depthwise convolution over the present and the last `kernel_size - 1` tokens.
 
@@ -64,23 +93,14 @@ class CausalConv(eqx.Module):
         Returns:
             Outputs, and the last `kernel_size - 1` inputs up to the last real position.
         """
+        extended, conv_state = with_history(x, conv_state, padding)
         length = x.shape[0]
-        if padding.is_none:
-            extended, end = jnp.concatenate([conv_state, x]), length
-        else:
-            extended = jnp.concatenate([jnp.zeros_like(conv_state), x])
-            start = jnp.clip(padding.start, 0, length)
-            extended = jax.lax.dynamic_update_slice_in_dim(
-                extended, conv_state, start, axis=0
-            )
-            end = padding.end
         y = jnp.zeros_like(x)
         for i in range(self.kernel_size):
             # A product, whose gradient by the kernel is one too; a broadcast's would be
             # a slow sum over positions.
             rows = jnp.ones((length, 1), x.dtype) @ self.kernel[i][None, :]
             y = y + rows * extended[i : i + length]
-        conv_state = jax.lax.dynamic_slice_in_dim(extended, end, self.kernel_size - 1)
         return y, conv_state
 
 

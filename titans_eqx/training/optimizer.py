@@ -8,8 +8,8 @@ import optax
 from jaxtyping import PyTree
 
 from titans_eqx.config import OptimizerConfig
-from titans_eqx.memory import NeuralMemory
 from titans_eqx.memory.gates import Gates
+from titans_eqx.memory.heads import MemoryHeads
 
 
 def build_optimizer(
@@ -42,14 +42,14 @@ def trainable(model: PyTree) -> PyTree:
     def mark(node: Any) -> PyTree:
         marks = jax.tree.map(eqx.is_inexact_array, node)
         if (
-            isinstance(node, NeuralMemory)
+            isinstance(node, MemoryHeads)
             and node.rule.outer_gradient.initial_memory == "frozen"
         ):
             frozen = jax.tree.map(lambda _: False, node.initial_weights)
             marks = eqx.tree_at(lambda m: m.initial_weights, marks, frozen)
         return marks
 
-    return jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, NeuralMemory))
+    return jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, MemoryHeads))
 
 
 def decayed(parameters: PyTree) -> PyTree:

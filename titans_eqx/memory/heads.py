@@ -1,0 +1,214 @@
+"""Several memories side by side, one for each head, from the stream to their reads."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from titans_eqx.axes import HeadWeights, MemoryWeights
+from titans_eqx.memory.inputs import MemoryInputs
+from titans_eqx.memory.loss import square_norm
+from titans_eqx.memory.memory import MemoryStats
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.projections import (
+    HEAD_AXIS,
+    MemoryProjections,
+    ProjectionState,
+)
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.scan import scan_aligned, scan_blocks, scan_tokens
+from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.precision import at_least_float32
+
+
+class NeuralMemoryState(eqx.Module):
+    """What memories carry along a stream; its size never changes."""
+
+    heads: AbstractRuleState  # the rule's state of each head, stacked
+    projections: ProjectionState
+
+
+class MemoryHeads(eqx.Module):
+    """Memories of one network and one rule, with their projections and gates."""
+
+    projections: MemoryProjections
+    initial_weights: HeadWeights  # M_0
+    net: AbstractMemoryNet
+    rule: AbstractRule
+
+    block_len: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        n_heads: int,
+        net: AbstractMemoryNet,
+        rule: AbstractRule,
+        kernel_size: int = 4,
+        share_gates: bool = False,
+        target: Literal["same", "next"] = "same",
+        block_len: int | None = None,
+        key: PRNGKeyArray,
+    ) -> None:
+        """Build the memories.
+
+        Args:
+            d_model: Width of the stream; a multiple of `n_heads`.
+            n_heads: Memories side by side.
+            net: Network of one memory, of width `d_model // n_heads`.
+            rule: How memories are written and read.
+            kernel_size: Tokens that the convolutions see; 1 = no convolution.
+            share_gates: Whether the memory layers of a head share their gates.
+            target: Whose value a key is stored with: that of its own token, or of the
+                next one.
+            block_len: Tokens taken in at once where a part of a stream may start or end
+                anywhere, a divisor of the rule's chunk length; default that.
+            key: Random key.
+
+        Raises:
+            ValueError: If the heads do not divide the width, the network has another
+                width, or the rule cannot write it.
+        """
+        if d_model % n_heads != 0:
+            raise ValueError(
+                f"memory.n_heads must divide d_model, got n_heads={n_heads} and "
+                f"d_model={d_model}. Use a divisor of {d_model}."
+            )
+        _check_width(net, d_model // n_heads)
+        projection_key, weight_key = jr.split(key)
+        self.projections = MemoryProjections(
+            d_model,
+            n_heads,
+            rule.gate_specs(net),
+            kernel_size=kernel_size,
+            share_gates=share_gates,
+            target=target,
+            key=projection_key,
+        )
+        self.initial_weights = jax.vmap(net.init)(jr.split(weight_key, n_heads))
+        self.net = net
+        self.rule = rule
+        self.block_len = rule.chunk_len if block_len is None else block_len
+
+    def init_state(
+        self, prefix: Float[Array, "n_persistent d_model"] | None = None
+    ) -> NeuralMemoryState:
+        """M_0, after the prefix if there is one; see `AbstractMemory.init_state`."""
+        state = NeuralMemoryState(
+            heads=jax.vmap(self.rule.init_state)(self._initial()),
+            projections=self.projections.init_state(),
+        )
+        if prefix is None or prefix.shape[0] == 0:
+            return state
+        _, state = self.read_sequence(prefix, state)
+        start_chunk = jax.vmap(lambda s: self.rule.start_chunk(self.rule.end_chunk(s)))
+        return NeuralMemoryState(start_chunk(state.heads), state.projections)
+
+    def read_sequence(
+        self, x: Float[Array, "seq d_model"], state: NeuralMemoryState
+    ) -> tuple[Float[Array, "seq heads d"], NeuralMemoryState]:
+        """Write and read from the start of a chunk on, in whole chunks."""
+        padding = Padding.none(x.shape[0])
+        form = partial(scan_aligned, padding=padding, block_len=self.block_len)
+        return self.run(form, x, state, padding)
+
+    def __call__(
+        self,
+        x: Float[Array, "seq d_model"],
+        state: NeuralMemoryState,
+        padding: Padding | None = None,
+    ) -> tuple[Float[Array, "seq heads d"], NeuralMemoryState]:
+        """Write and read a part of a sequence.
+
+        Args:
+            x: Tokens.
+            state: Where the stream stands, anywhere in a chunk.
+            padding: Says that the first position is the first of a block (see
+                `block_len`), and which are real; None if that is not known.
+        """
+        if padding is None:
+            n_tokens, offset = x.shape[0], state.heads.chunk_offset[0] % self.block_len
+            padding = Padding.aligned(n_tokens, offset, self.block_len)
+            reads, state = self(padding.pad(x), state, padding)
+            return padding.unpad(reads, n_tokens), state
+        is_whole = self.block_len == self.rule.chunk_len
+        scan = scan_aligned if is_whole else scan_blocks
+        form = partial(scan, padding=padding, block_len=self.block_len)
+        return self.run(form, x, state, padding)
+
+    def step(
+        self, x: Float[Array, " d_model"], state: NeuralMemoryState
+    ) -> tuple[Float[Array, "heads d"], NeuralMemoryState]:
+        """Write and read one token."""
+        reads, state = self.run(scan_tokens, x[None], state, Padding.none(1))
+        return reads[0], state
+
+    def run(
+        self,
+        form: Callable[..., tuple[Float[Array, "positions d"], AbstractRuleState]],
+        x: Float[Array, "positions d_model"],
+        state: NeuralMemoryState,
+        padding: Padding,
+    ) -> tuple[Float[Array, "positions heads d"], NeuralMemoryState]:
+        """Project, and run one form of the rule on each head.
+
+        Args:
+            form: Such as `scan_tokens`, or a function with its arguments.
+            x: Positions.
+            state: Where the stream stands.
+            padding: For the projections: which positions are real.
+        """
+        inputs, projections = self.projections(x, state.projections, padding)
+
+        def one_head(
+            inputs: MemoryInputs, state: AbstractRuleState, initial: MemoryWeights
+        ) -> tuple[Float[Array, "positions d"], AbstractRuleState]:
+            return form(self.rule, self.net, inputs, state, initial=initial)
+
+        over_heads = jax.vmap(
+            one_head, in_axes=(HEAD_AXIS, 0, 0), out_axes=(HEAD_AXIS, 0)
+        )
+        reads, heads = over_heads(inputs, state.heads, self._initial())
+        return reads, NeuralMemoryState(heads, projections)
+
+    def probe(
+        self, x: Float[Array, " d_model"], state: NeuralMemoryState
+    ) -> MemoryStats:
+        """What the memories do at a token, given the state before it."""
+        inputs, _ = self.projections(x[None], state.projections, Padding.none(1))
+        token = jax.tree.map(lambda leaf: leaf[0], inputs)
+        _, after = self.step(x, state)
+
+        def surprise_norm(token: MemoryInputs, head: AbstractRuleState) -> Array:
+            return jnp.sqrt(square_norm(self.rule.surprise(self.net, token, head)))
+
+        return MemoryStats(
+            surprise=jax.vmap(surprise_norm)(token, state.heads),
+            gates=token.gates,
+            weight_norm=jnp.sqrt(jax.vmap(square_norm)(after.heads.weights)),
+        )
+
+    def _initial(self) -> HeadWeights:
+        weights = self.rule.outer_gradient.initial(self.initial_weights)
+        return jax.tree.map(at_least_float32, weights)
+
+
+def _check_width(net: AbstractMemoryNet, d_head: int) -> None:
+    def read() -> Array:
+        return net(net.init(jr.key(0)), jnp.zeros(d_head))
+
+    try:
+        fits = jax.eval_shape(read).shape == (d_head,)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the memory network must map d_model / n_heads = {d_head} features to as "
+            f"many, got {net}. Build it with that width."
+        )
