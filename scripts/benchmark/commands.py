@@ -5,6 +5,8 @@ Tokens per second count what a run reads, or draws; see `Program.n_tokens`.
 
 import functools
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any, Final, TypeAlias
 
@@ -23,7 +25,8 @@ from scripts.benchmark.options import (
 from scripts.benchmark.report import Report, Row
 from scripts.benchmark.roofline import roofline
 from titans_eqx.commands.command import command
-from titans_eqx.errors import UserError
+from titans_eqx.evaluation.report import write_json
+from titans_eqx.files import probe_output
 
 Results: TypeAlias = tuple[list[Row], Measurement]
 """The rows of a report, and any measurement of it, which says where it was made."""
@@ -56,8 +59,8 @@ def measurement(name: str) -> Callable[[Callable[..., Results]], click.Command]:
             **own: Any,
         ) -> None:
             check_at_least_one(repeats=repeats, **own)
-            if json_path is not None:  # found out now, and nothing is changed in it
-                _write(json_path, "", mode="a")
+            if json_path not in (None, "-"):
+                probe_output(Path(json_path), "--json")
             if d_model is not None:
                 overrides = (*overrides, f"model.d_model={d_model}")
             options = Options(overrides=overrides, repeats=repeats)
@@ -69,10 +72,12 @@ def measurement(name: str) -> Callable[[Callable[..., Results]], click.Command]:
                 device=one.facts["device"],
                 software=one.facts["software"],
             )
-            if json_path != "-":
-                report.print()
+            if json_path == "-":
+                click.echo(report.to_json())
+                return
+            report.print()
             if json_path is not None:
-                _write(json_path, report.to_json() + "\n", mode="w")
+                write_json(asdict(report), Path(json_path))
 
         for option in reversed(SHARED):
             run = option(run)
@@ -261,11 +266,3 @@ def _by_length(options: Options, lengths: tuple[int, ...], kind: Kind) -> Result
         for one in results
     ]
     return rows, results[-1]
-
-
-def _write(path: str, text: str, *, mode: str) -> None:
-    try:
-        with click.open_file(path, mode, encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error

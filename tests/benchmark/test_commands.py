@@ -141,8 +141,8 @@ WRONG = {
     "tokens": (["decode", "--tokens", "0"], "--tokens must be at least 1, got 0"),
     "side": (["roofline", "--product-side", "0"], "--product-side must be at least 1"),
     "json": (
-        ["memory", "--json", "none/results.json"],
-        "cannot write none/results.json: No such file or directory",
+        ["memory", "--json", f"{__file__}/results.json"],
+        "results.json: Not a directory. Choose another with --json.",
     ),
     "no interpreter": (
         ["peers", "--peer-python", "./none"],

@@ -35,7 +35,7 @@ def test_arrays_come_back_exactly(path):
 
 
 def test_the_header_says_what_was_given_and_what_is_there(path):
-    header = read_header(path)
+    header = read_header(path, TREE)
     assert header["format"] == 1
     assert header["leaves"]["half"] == {"dtype": "bfloat16", "shape": [2, 3]}
 
@@ -47,8 +47,8 @@ def test_other_templates_are_refused_by_path(path):
 
 
 def test_what_cannot_be_read_or_written_is_refused(tmp_path):
-    assert_refused(read_header, tmp_path, message="cannot read")
+    assert_refused(read_header, tmp_path, TREE, message="cannot read")
     arguments = (tmp_path / "no" / "file", TREE, {})
     assert_refused(write_array_file, *arguments, message="cannot write")
     with pytest.raises(FileNotFoundError):
-        read_header(tmp_path / "none")
+        read_header(tmp_path / "none", TREE)

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -74,7 +77,7 @@ WRONG = {
     "no run": (["--run", "none", "--prompt", "x"], "none is no run folder"),
     "two prompts": (["--prompt", "x", "--prompt-file", "y"], "exclude each other"),
     "no prompt": (["--prompt", ""], "the prompt is empty"),
-    "missing text": (["--read", "none.txt"], "cannot read none.txt"),
+    "missing text": (["--prompt-file", "none.txt"], "cannot read none.txt"),
     "temperature": (["--prompt", "x", "--temperature", "-1"], "temperature must be"),
     "top p": (["--prompt", "x", "--top-p", "0"], "top_p must be in (0, 1]"),
     "stop": (["--prompt", "x", "--stop", "ab"], "--stop must be a single token"),
@@ -88,6 +91,37 @@ def test_wrong_options_are_one_line(run_folder, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     arguments, message = WRONG[name]
     assert_refused(main, "--run", run_folder, *arguments, message=message)
+
+
+BEFORE_THE_MODEL = {
+    "session is a folder": (["--session", "."], "cannot write .: there is something"),
+    "session is a pipe": (["--session", "pipe"], "cannot write pipe: there is someth"),
+    "long session": (["--session", "s" * 300], "File name too long. Choose another"),
+    "nothing kept": (["--read", "book.txt"], "what --read reads would be lost"),
+    "prompt from a pipe": (["--prompt-file", "pipe"], "cannot read pipe: it is a pipe"),
+    "endless text": (
+        ["--prompt", "x", "--read", "/dev/zero"],
+        "cannot read /dev/zero: it is a pipe or a device, not a file.",
+    ),
+    "huge text": (["--prompt-file", "huge"], "it has more than 268,435,456 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_MODEL)
+def test_what_would_fail_late_or_never_end_is_refused_at_once(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("book.txt").write_text("line 7 of the text\n")
+    with Path("huge").open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+    arguments, message = BEFORE_THE_MODEL[name]
+    # There is no such run: had it been looked at first, that would be said.
+    options = ["--run", "none", "--prompt", "x"]
+    if {"--read", "--prompt-file"} & set(arguments):
+        options = ["--run", "none"]
+    assert_refused(main, *options, *arguments, message=message)
 
 
 def test_what_was_read_is_saved_before_anything_else_can_fail(

@@ -74,6 +74,8 @@ def test_wrong_options_are_one_line(run_folder, without_memory, text, tmp_path):
         (["--run", "none", "--text", text], "none is no run folder"),
         (["--run", str(run_folder), "--text", "none.txt"], "cannot read none.txt"),
         (["--run", str(run_folder), "--text", "empty.txt"], "empty.txt is empty"),
+        (["--run", "none", "--text", text, "--out", "empty.txt/out"], "Not a directo"),
+        (["--run", "none", "--text", "/dev/zero"], "a pipe or a device, not a file"),
         (["--run", str(without_memory), "--text", text], "has no memory to look"),
     ):
         assert_refused(main, *options, message=message)

@@ -55,6 +55,14 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, monkeypatch):
     assert_refused(main, *arguments, "--only", "lm", message=names)
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    tmp_path,
+):
+    (tmp_path / "file").touch()
+    arguments = ["--suite", "recall", "--no-picture", "--out", tmp_path / "file"]
+    assert_refused(main, *arguments, message="table.json: Not a directory")
+
+
 def test_without_a_checkout_the_option_is_named(tmp_path):
     arguments = ["--suite", "recall", "--out", tmp_path, "--configs", tmp_path / "no"]
     assert_refused(main, *arguments, message="name the folder configs of a checkout")

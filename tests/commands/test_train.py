@@ -122,6 +122,9 @@ WRONG_TEXTS = {
     "too few rows": ("train.batch_size=400", "fewer than one batch of 400"),
     "held out missing": ("data.eval_path=none.txt", "no such file or folder"),
     "tokenizer": ("data.tokenizer=none.json", "no tokenizer file at none.json"),
+    "endless text": ("data.path=/dev/zero", "/dev/zero is neither a file nor a folder"),
+    "endless tokenizer": ("data.tokenizer=/dev/zero", "it is a pipe or a device"),
+    "text of the kernel": ("data.path=/proc/cpuinfo", "the file is empty"),
 }
 
 

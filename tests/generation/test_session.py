@@ -106,11 +106,11 @@ def test_damage_is_one_clear_error(read, saved, damage):
     assert "\n" not in str(error.value)
 
 
-def rewrite(saved, hostile, changes):
+def rewrite(saved, hostile, changes, method=zipfile.ZIP_STORED):
     """A copy of a session in which members have other content."""
     with (
         zipfile.ZipFile(saved) as good,
-        zipfile.ZipFile(hostile, "w", zipfile.ZIP_DEFLATED) as bad,
+        zipfile.ZipFile(hostile, "w", method) as bad,
     ):
         for info in good.infolist():
             content = changes.get(info.filename, good.read(info))
@@ -123,6 +123,13 @@ def test_arrays_of_another_size_are_refused(read, saved, tmp_path):
         rewrite(saved, hostile, {"data": content})
         with pytest.raises(SessionError, match="damaged"):
             load_session(hostile, read[0])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_compressed_file_is_refused_unread(read, saved, tmp_path, method):
+    rewrite(saved, tmp_path / "bomb", {}, method)
+    message = "header.json is compressed"
+    assert_refused(load_session, tmp_path / "bomb", read[0], message=message)
 
 
 def pickle_of_an_object():

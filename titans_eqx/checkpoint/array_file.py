@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,12 +24,13 @@ from jaxtyping import PyTree
 
 from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 from titans_eqx.errors import UserError
-from titans_eqx.files import write_durably
+from titans_eqx.files import open_regular, write_durably
 
 HEADER: Final = "header.json"
 DATA: Final = "data"
 OLD_HEADER: Final = "header.npy"  # of titans_eqx 0.1
 MAX_HEADER_BYTES: Final = 16 * 2**20
+MAX_DIRECTORY_BYTES: Final = 2**16
 
 
 class ArrayFileError(UserError):
@@ -61,14 +63,18 @@ def write_array_file(path: Path, tree: PyTree, header: Mapping[str, Any]) -> Non
         ) from error
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path, template: PyTree) -> dict[str, Any]:
     """Read the header of a file of arrays, and no arrays.
+
+    Args:
+        path: The file.
+        template: As for `read_array_file`; only the size of its arrays matters.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ArrayFileError: If it cannot be read, or is no file of arrays.
     """
-    with _opened(path) as archive:
+    with _opened(path, _n_bytes(template)) as archive:
         return _header(path, archive)
 
 
@@ -85,7 +91,7 @@ def read_array_file(path: Path, template: PyTree) -> PyTree:
         ArrayFileError: If it cannot be read, is damaged, or does not fit the template.
     """
     leaves, structure = jax.tree.flatten(template)
-    with _opened(path) as archive:
+    with _opened(path, _n_bytes(template)) as archive:
         header = _header(path, archive)
         difference = first_difference(header["leaves"], leaf_table(template))
         if difference is not None:
@@ -103,10 +109,18 @@ def read_array_file(path: Path, template: PyTree) -> PyTree:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(path: Path, data_bytes: int) -> Iterator[zipfile.ZipFile]:
+    limit = data_bytes + MAX_HEADER_BYTES + MAX_DIRECTORY_BYTES
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        with open_regular(path) as file:
+            # Before opening the archive, which reads its whole directory.
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise ArrayFileError(
+                    f"{path} has {size:,} bytes, at most {limit:,} belong to it."
+                )
+            with zipfile.ZipFile(file) as archive:
+                yield archive
     except (ArrayFileError, FileNotFoundError):
         raise
     except OSError as error:
@@ -135,10 +149,16 @@ def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
 
 def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, and none is written so")
     if info.file_size > limit:
         raise ValueError(f"{name} has {info.file_size} bytes, at most {limit} belong")
     with archive.open(info) as file:
         return file.read(limit)
+
+
+def _n_bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _sha256(content: bytes) -> str:

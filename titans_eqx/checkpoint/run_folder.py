@@ -9,7 +9,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from titans_eqx.errors import UserError
-from titans_eqx.files import probe_folder, write_durably
+from titans_eqx.files import open_regular, probe_folder, write_durably
 
 LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
@@ -132,7 +132,7 @@ class RunFolder:
     def _read_holder(self) -> tuple[str, str] | None:
         """Process and host, or None without a file; "unknown" if it is unreadable."""
         try:
-            with self._holder.open("rb") as file:
+            with open_regular(self._holder) as file:
                 holder = json.loads(file.read(MAX_HOLDER_BYTES))
             return str(holder["pid"]), str(holder["host"])
         except FileNotFoundError:

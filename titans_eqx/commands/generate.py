@@ -12,6 +12,7 @@ from titans_eqx.commands.read_text import read_text
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.data import Tokenizer
 from titans_eqx.errors import UserError
+from titans_eqx.files import probe_output
 from titans_eqx.generation import Sampling
 
 
@@ -19,7 +20,7 @@ from titans_eqx.generation import Sampling
 @trained_run
 @click.option("--prompt", help="Text to continue. [default: standard input]")
 @click.option("--prompt-file", type=Path, help="File with the text to continue.")
-@click.option("--read", "read_file", type=Path, help="Text to read first, of any size.")
+@click.option("--read", "read_file", type=Path, help="Text to read first.")
 @click.option("--session", type=Path, help="File that keeps the state of the stream.")
 @click.option("--interactive", is_flag=True, help="Converse, line by line.")
 @click.option("--tokens", default=200, show_default=True, type=click.IntRange(min=0))
@@ -54,8 +55,15 @@ def main(
         raise UserError("--prompt and --prompt-file exclude each other; give one.")
     if prompt == "":
         raise UserError("the prompt is empty; give at least one character.")
-    if session is not None and not session.absolute().parent.is_dir():
-        raise UserError(f"--session {session}: there is no folder for it.")
+    if session is not None:
+        if not session.absolute().parent.is_dir():
+            raise UserError(f"--session {session}: there is no folder for it.")
+        probe_output(session, "--session")
+    elif read_file is not None and not (interactive or prompt or prompt_file):
+        raise UserError(
+            "what --read reads would be lost: keep it with --session, or go on from it "
+            "with --prompt, --prompt-file or --interactive."
+        )
     # All input is there before the first token is read.
     book = None if read_file is None else read_text(read_file)
     text = None

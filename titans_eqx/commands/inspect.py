@@ -1,7 +1,9 @@
 """Look into memories: `titans-inspect --run runs/mac --text FILE`."""
 
 import json
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,6 +14,9 @@ from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.inspection import inspect_text, records
 from titans_eqx.evaluation.plots import plot_inspection, require_plots
+from titans_eqx.files import probe_output, replacing
+
+TOKENS: Final = "tokens.jsonl"
 
 
 @command()
@@ -44,8 +49,9 @@ def inspect(
         UserError: If the run or the text cannot be used, or the folder exists.
     """
     content = read_text(text)
-    if out.exists():
+    if os.path.lexists(out):
         raise UserError(f"{out} exists; name a new folder with --out.")
+    probe_output(out / TOKENS, "--out")
     if with_picture:
         require_plots()
     loaded = load_model(run_dir, step=step, require_text=True)
@@ -57,9 +63,9 @@ def inspect(
     table = list(records(inspection, tokens, loaded.tokenizer))
     try:
         out.mkdir(parents=True)
-        with (out / "tokens.jsonl").open("w", encoding="utf-8") as file:
+        with replacing(out / TOKENS) as file:
             for record in table:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}.") from error
     if with_picture:

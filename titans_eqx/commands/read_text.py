@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from titans_eqx.data import Tokenizer
 from titans_eqx.errors import UserError
+from titans_eqx.files import read_regular
+
+MAX_TEXT_BYTES: Final = 2**28
 
 
 def read_text(path: Path | None) -> bytes:
@@ -17,11 +21,21 @@ def read_text(path: Path | None) -> bytes:
     """
     name = "the standard input" if path is None else str(path)
     try:
-        text = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        text = _read_stdin() if path is None else read_regular(path, MAX_TEXT_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror or error}.") from error
     if not text:
         raise UserError(f"{name} is empty; give a text of at least one character.")
+    return text
+
+
+def _read_stdin() -> bytes:
+    text = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+    if len(text) > MAX_TEXT_BYTES:
+        raise UserError(
+            f"the standard input does not end after {MAX_TEXT_BYTES:,} bytes, the most "
+            "that is read."
+        )
     return text
 
 

@@ -4,13 +4,16 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from titans_eqx.config.errors import ConfigError, refusal, unknown_name
 from titans_eqx.config.keys import KEYS, SECTIONS
 from titans_eqx.config.run import RunConfig
+from titans_eqx.files import read_regular
+
+MAX_CONFIG_BYTES: Final = 2**20
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -40,7 +43,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(read_regular(path, MAX_CONFIG_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file{_nearest_file(path)}") from error
     except OSError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from titans_eqx.data.errors import DataError
+from titans_eqx.files import open_regular
 
 PEEK_BYTES: Final = 8192
 CHUNK_BYTES: Final = 2**20
@@ -54,7 +55,7 @@ class Document:
         """
         remaining = self.length
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(self.offset)
                 while remaining:
                     chunk = file.read(min(CHUNK_BYTES, remaining))
@@ -180,9 +181,10 @@ def _text_documents(
     documents = []
     for path in files:
         try:
-            with path.open("rb") as file:
-                start = file.read(PEEK_BYTES)
+            with open_regular(path) as file:
                 length = os.fstat(file.fileno()).st_size
+                # Those of the kernel have no length, and may wait when they are read.
+                start = file.read(PEEK_BYTES) if length else b""
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
         if not start:

@@ -10,6 +10,7 @@ from typing import Final
 
 from titans_eqx.data.documents import Document
 from titans_eqx.data.errors import DataError
+from titans_eqx.files import open_regular
 
 _MAX_CHARACTER_BYTES: Final = 4
 
@@ -79,7 +80,7 @@ def _cut(document: Document, eval_fraction: float) -> tuple[Documents, Documents
 def _character_start(document: Document, cut: int) -> int:
     """Move a cut forward to the next start of a UTF-8 character."""
     try:
-        with document.path.open("rb") as file:
+        with open_regular(document.path) as file:
             file.seek(document.offset + cut)
             following = file.read(_MAX_CHARACTER_BYTES)
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from titans_eqx.data.errors import DataError
+from titans_eqx.files import open_regular
 
 # numpy keeps a file descriptor per map; some systems allow a process only 256.
 MAX_MAPPED_FILES: Final = 64
@@ -88,6 +89,7 @@ class TokenStream:
 
 
 def _map_range(one: FileRange, *, dtype: np.dtype) -> np.memmap:
-    return np.memmap(
-        one.path, dtype=dtype, mode="r", offset=one.offset, shape=(one.length,)
-    )
+    with open_regular(one.path) as file:
+        return np.memmap(
+            file, dtype=dtype, mode="r", offset=one.offset, shape=(one.length,)
+        )

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from titans_eqx.data.errors import DataError
+from titans_eqx.files import read_regular
 
 BYTE_VALUES: Final = 256
 MAX_TOKENIZER_BYTES: Final = 256 * 2**20
@@ -143,19 +144,13 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def _read_tokenizer_file(path: Path) -> bytes:
-    if not path.is_file():
+    try:
+        return read_regular(path, MAX_TOKENIZER_BYTES)
+    except FileNotFoundError as error:
         raise DataError(
             f"no tokenizer file at {path}; data.tokenizer is 'bytes' or the path of "
             "a tokenizer.json"
-        )
-    try:
-        size = path.stat().st_size
-        if size > MAX_TOKENIZER_BYTES:
-            raise DataError(
-                f"tokenizer {path} has {size} bytes; the most that is read is "
-                f"{MAX_TOKENIZER_BYTES}"
-            )
-        return path.read_bytes()
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read tokenizer {path}: {error.strerror}") from error
 

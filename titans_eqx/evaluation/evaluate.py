@@ -1,9 +1,10 @@
 """An evaluation of the model of a run, from its settings to its files."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
@@ -18,7 +19,9 @@ from titans_eqx.evaluation.recall import RecallSettings, plot_recall, recall
 from titans_eqx.evaluation.report import REPORT, show, write_json
 from titans_eqx.evaluation.scorer import StreamScorer
 from titans_eqx.evaluation.table import Table
+from titans_eqx.files import probe_output
 
+PICTURE: Final = "picture.png"
 Settings: TypeAlias = PerplexitySettings | RecallSettings | NeedleSettings
 
 
@@ -44,11 +47,13 @@ def evaluate(
     """
     if with_picture:
         require_plots()
+    if out is not None:
+        _probe(out)
     loaded = load_model(run_dir, step=step)
     warn_of_damage(loaded)
-    out = out or evaluation_dir(run_dir, settings, loaded.step)
-    if (out / REPORT).exists():
-        raise UserError(f"{out} holds results; name a new folder with --out.")
+    if out is None:
+        out = evaluation_dir(run_dir, settings, loaded.step)
+        _probe(out)
     table, plot = _measure(loaded, settings)
     title = f"{settings.name} of {run_dir} at step {loaded.step}"
     show(table, title)
@@ -60,7 +65,7 @@ def evaluate(
         "table": table,
     }
     if with_picture:
-        plot(table, title, out / "picture.png")
+        plot(table, title, out / PICTURE)
     # Last: where it is, the evaluation is complete.
     write_json(report, out / REPORT)
     return table
@@ -69,6 +74,14 @@ def evaluate(
 def evaluation_dir(run_dir: Path, settings: Settings, step: int) -> Path:
     """Where the results of a run are written by default."""
     return run_dir / "evaluation" / f"{settings.name}-at-{step}"
+
+
+def _probe(out: Path) -> None:
+    """Find out before any work whether the results can be written."""
+    if os.path.lexists(out / REPORT):
+        raise UserError(f"{out} holds results; name a new folder with --out.")
+    for name in (REPORT, PICTURE):
+        probe_output(out / name, "--out")
 
 
 def _measure(

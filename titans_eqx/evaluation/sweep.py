@@ -14,15 +14,22 @@ import click
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.config import RunConfig, load_config
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
+from titans_eqx.evaluation.evaluate import (
+    PICTURE,
+    Settings,
+    evaluate,
+    evaluation_dir,
+)
 from titans_eqx.evaluation.needle import NeedleSettings
 from titans_eqx.evaluation.plots import plot_curves, require_plots
 from titans_eqx.evaluation.recall import RecallSettings
 from titans_eqx.evaluation.report import REPORT, read_table, show, write_json
 from titans_eqx.evaluation.table import Table
+from titans_eqx.files import probe_output
 from titans_eqx.training import train
 from titans_eqx.training.loop import DivergedError
 
+TABLE: Final = "table.json"
 PATTERNS: Final = ("mac", "mag", "mal", "lmm", "transformer")
 RECALL: Final = RecallSettings(lengths=(256, 1024, 4096), n_examples=32)
 NEEDLE: Final = NeedleSettings(lengths=(1024, 2048, 4096, 8192, 16384), n_examples=20)
@@ -115,6 +122,8 @@ def sweep(
     """
     if with_picture:
         require_plots()
+    for name in (TABLE, PICTURE):
+        probe_output(out / name, "--out")
     table: Table = []
     for case in cases:
         config = load_config(case.config, case.overrides)
@@ -136,7 +145,7 @@ def sweep(
             evaluate(run_dir, case.settings, evaluated, with_picture=with_picture)
         lines = read_table(evaluated / REPORT)
         table.extend({"run": case.name} | line for line in lines)
-        write_json(table, out / "table.json")
+        write_json(table, out / TABLE)
         if with_picture:
             _plot(table, out)
     whole = [line for line in table if line.get("distance", 0) == 0]
@@ -165,4 +174,4 @@ def _plot(table: Table, out: Path) -> None:
         name: [(length, sum(values) / len(values)) for length, values in points.items()]
         for name, points in accuracies.items()
     }
-    plot_curves(means, "length", "accuracy", f"sweep in {out}", out / "picture.png")
+    plot_curves(means, "length", "accuracy", f"sweep in {out}", out / PICTURE)

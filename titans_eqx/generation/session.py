@@ -75,7 +75,7 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
     path = Path(path)
     template = _state_template(model)
     try:
-        header = read_header(path)
+        header = read_header(path, template)
         if header.get("format") != FORMAT:
             raise SessionError(
                 f"{path} was written by titans_eqx {header.get('titans_eqx')} (session "

@@ -1,11 +1,14 @@
 """Text in which something is hidden."""
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from titans_eqx.data.errors import DataError
+from titans_eqx.files import read_regular
 
+MAX_HAYSTACK_BYTES: Final = 2**28
 NOISE: Final = (
     b"The grass is green. The sky is blue. The sun is yellow. Here we go. There and "
     b"back again. "
@@ -21,8 +24,7 @@ def read_haystack(path: str) -> bytes:
     if not path:
         return NOISE
     try:
-        with open(path, "rb") as file:
-            text = file.read()
+        text = read_regular(Path(path), MAX_HAYSTACK_BYTES)
     except OSError as error:
         raise DataError(
             f"cannot read data.task.haystack {path}: {error.strerror or error}"
