@@ -1,30 +1,32 @@
 """The configuration of the neural memory."""
 
 import json
-from typing import Literal
+import math
+from collections.abc import Iterator
+from typing import Final, Literal
 
 from pydantic import Field
 
-from titans_eqx.config.section import Section, combination_error
+from titans_eqx.config.section import Lengths, Section, combination_error
+
+LARGEST_BLOCK: Final = 64
 
 
-class MemoryConfig(Section):
-    """The neural memory: its network, its update rule and what it may learn."""
+class HeadsConfig(Section):
+    """Memories side by side: their network, their update rule, what they may learn."""
 
-    rule: Literal["titans", "delta", "omega"] = Field(
+    rule: Literal["titans", "delta", "omega", "large_chunk"] = Field(
         default="titans",
         description="update rule; delta: for linear memories (depth = 1, norm = "
-        "false); omega: each token writes the last window pairs again",
+        "false); omega: each token writes the last window pairs again; large_chunk: "
+        "reads the weights of the chunk's start, writes at its end",
+    )
+    update: Literal["gradient", "muon"] = Field(
+        default="gradient",
+        description="what the end of a chunk does (rule = large_chunk)",
     )
     window: int = Field(
         default=4, ge=1, description="pairs that a token writes (rule = omega)"
-    )
-    off: bool = Field(
-        default=False,
-        description="switch the memory off: no write, no decay, same parameters",
-    )
-    n_heads: int = Field(
-        default=4, ge=1, description="memories side by side; divides model.d_model"
     )
     depth: int = Field(default=2, ge=1, description="linear maps in a memory")
     expansion: int = Field(
@@ -35,9 +37,6 @@ class MemoryConfig(Section):
         ge=1,
         le=3,
         description="a memory's first map takes all monomials up to this degree",
-    )
-    chunk_len: int = Field(
-        default=32, ge=1, description="tokens whose surprise is taken at one anchor"
     )
     max_learning_rate: float = Field(
         default=0.1, gt=0, description="upper bound of the inner learning rate theta"
@@ -103,65 +102,145 @@ class MemoryConfig(Section):
     )
 
 
+class LocalConfig(HeadsConfig):
+    """TNT's local memories, which start anew with every shard; beside a global one."""
+
+    chunk_lens: Lengths = Field(
+        default=(),
+        description="one local memory for each, of that chunk length; [] = none",
+    )
+    shard_len: int = Field(
+        default=2048,
+        ge=1,
+        description="tokens of a shard; a multiple of every local chunk",
+    )
+    qk_projection: bool = Field(
+        default=True, description="whether queries are led through the shard's keys"
+    )
+    initial_memory: Literal["frozen", "learned"] = Field(
+        default="learned", description="whether the initial weights are trained"
+    )
+
+
+class MemoryConfig(HeadsConfig):
+    """The neural memory."""
+
+    n_heads: int = Field(
+        default=4, ge=1, description="memories side by side; divides model.d_model"
+    )
+    chunk_len: int = Field(
+        default=32, ge=1, description="tokens whose surprise is taken at one anchor"
+    )
+    off: bool = Field(
+        default=False,
+        description="switch the memory off: no write, no decay, same parameters",
+    )
+    local: LocalConfig = Field(
+        default=LocalConfig(), description="local memories beside this one (TNT)"
+    )
+
+    @property
+    def unit(self) -> int:
+        """Tokens that the memory takes in at once; a MAC segment is a number of them.
+
+        Whole chunks, or blocks of them where chunks are large.
+        """
+        if self.local.chunk_lens:
+            lengths = (self.chunk_len, *self.local.chunk_lens)
+            return math.lcm(*map(block_len, lengths))
+        is_large = self.rule == "large_chunk"
+        return block_len(self.chunk_len) if is_large else self.chunk_len
+
+
+def block_len(chunk_len: int) -> int:
+    """Tokens of a large chunk to be taken in at once where a stream has parts."""
+    return math.gcd(chunk_len, LARGEST_BLOCK)
+
+
 def check_memory(memory: MemoryConfig) -> None:
     """Refuse keys that do not go together.
 
     Raises:
         PydanticCustomError: The first wrong combination.
     """
-    default = MemoryConfig()
-    if memory.decay == "channel":
-        gates_fit = memory.gates == "per_layer"
-        _require(memory, "decay", ("gates", gates_fit, '"per_layer"'))
-    if memory.loss != "power":
-        is_default = memory.loss_power == default.loss_power
-        _require(memory, "loss", ("loss_power", is_default, "left out"))
-    if memory.rule != "omega":
-        is_default = memory.window == default.window
-        _require(memory, "rule", ("window", is_default, "left out"))
-    else:
-        _require(
-            memory,
-            "rule",
-            ("decay", memory.decay == "scalar", '"scalar"'),
-            ("decay_towards", memory.decay_towards == "zero", '"zero"'),
-            ("use_momentum", memory.use_momentum, "true"),
-        )
-    if memory.rule != "delta":
-        is_default = not memory.error_after_decay
-        _require(memory, "rule", ("error_after_decay", is_default, "left out"))
-    elif memory.error_after_decay:
-        _require(
-            memory,
-            "error_after_decay",
-            ("decay", memory.decay == "scalar", '"scalar"'),
-        )
-    if memory.rule == "delta":
-        _require(
-            memory,
-            "rule",
-            ("depth", memory.depth == 1, "1"),
-            ("norm", not memory.norm, "false"),
-            ("loss", memory.loss == "squared", '"squared"'),
-            ("decay", memory.decay != "channel", '"scalar" or "none"'),
-            ("decay_towards", memory.decay_towards == "zero", '"zero"'),
-            ("max_learning_rate", memory.max_learning_rate <= 1, "<= 1"),
-            # It has no clipping and no anchor.
-            ("clip", memory.clip == default.clip, "left out"),
-            ("surprise", memory.surprise == "first_order", "left out"),
-        )
-
-
-def _require(
-    memory: MemoryConfig, because: str, *requirements: tuple[str, bool, str]
-) -> None:
-    """Refuse the first key that is not what the value of `because` wants."""
-    value = json.dumps(getattr(memory, because))
-    for key, is_met, wanted in requirements:
-        if not is_met:
+    _check_heads(memory, "model.memory")
+    local, name = memory.local, "model.memory.local"
+    if not local.chunk_lens:
+        # Not which keys were set: a resolved configuration sets every key.
+        if local != LocalConfig():
             raise combination_error(
-                f"model.memory.{key} must be {wanted} with model.memory.{because} = "
-                f"{value}, got {json.dumps(getattr(memory, key))}",
-                f"model.memory.{key}",
-                f"model.memory.{because}",
+                f"{name} has no effect without {name}.chunk_lens; leave it out, or "
+                "give each local memory its chunk length",
+                *(f"{name}.{key}" for key in LocalConfig.model_fields),
             )
+        return
+    _check_heads(local, name)
+    for chunk_len in local.chunk_lens:
+        if local.shard_len % chunk_len != 0:
+            raise combination_error(
+                f"{name}.shard_len must be a multiple of all {name}.chunk_lens, got "
+                f"{local.shard_len} and {chunk_len}",
+                f"{name}.shard_len",
+                f"{name}.chunk_lens",
+            )
+
+
+def _check_heads(heads: HeadsConfig, name: str) -> None:
+    """Refuse keys of a section that do not go together."""
+
+    def require(because: str, *requirements: tuple[str, bool, str]) -> None:
+        """Refuse the first key that is not what the value of `because` wants."""
+        value = json.dumps(getattr(heads, because))
+        for key, is_met, wanted in requirements:
+            if not is_met:
+                raise combination_error(
+                    f"{name}.{key} must be {wanted} with {name}.{because} = {value}, "
+                    f"got {json.dumps(getattr(heads, key))}",
+                    f"{name}.{key}",
+                    f"{name}.{because}",
+                )
+
+    def left_out(*keys: str) -> Iterator[tuple[str, bool, str]]:
+        fields = type(heads).model_fields
+        for key in keys:
+            yield key, getattr(heads, key) == fields[key].default, "left out"
+
+    if heads.decay == "channel":
+        require("decay", ("gates", heads.gates == "per_layer", '"per_layer"'))
+    if heads.loss != "power":
+        require("loss", *left_out("loss_power"))
+    if heads.error_after_decay:
+        require("error_after_decay", ("decay", heads.decay == "scalar", '"scalar"'))
+    # What only one of the rules looks at.
+    for rule, key in (
+        ("omega", "window"),
+        ("delta", "error_after_decay"),
+        ("large_chunk", "update"),
+    ):
+        if heads.rule != rule:
+            require("rule", *left_out(key))
+    no_channels = ("decay", heads.decay != "channel", '"scalar" or "none"')
+    to_zero = ("decay_towards", heads.decay_towards == "zero", '"zero"')
+    match heads.rule:
+        case "delta":
+            require(
+                "rule",
+                ("depth", heads.depth == 1, "1"),
+                ("norm", not heads.norm, "false"),
+                ("loss", heads.loss == "squared", '"squared"'),
+                no_channels,
+                to_zero,
+                ("max_learning_rate", heads.max_learning_rate <= 1, "<= 1"),
+                # It has no clipping and no anchor.
+                *left_out("clip", "surprise"),
+            )
+        case "omega":
+            require(
+                "rule",
+                ("decay", heads.decay == "scalar", '"scalar"'),
+                to_zero,
+                ("use_momentum", heads.use_momentum, "true"),
+            )
+        case "large_chunk":
+            # Momentum belongs to the update.
+            require("rule", no_channels, to_zero, *left_out("read", "use_momentum"))

@@ -144,14 +144,17 @@ class ModelConfig(Section):
             )
 
     def _check_segment(self) -> None:
-        segment, chunk = self.attention.segment_len, self.memory.chunk_len
-        if segment % chunk != 0:
+        segment, unit = self.attention.segment_len, self.memory.unit
+        if segment % unit != 0:
+            is_chunk = unit == self.memory.chunk_len
+            name = "model.memory.chunk_len" if is_chunk else "what the memories take in"
             raise combination_error(
-                "model.attention.segment_len must be a multiple of "
-                f"model.memory.chunk_len, got {segment} and {chunk}; "
-                f"segment_len = {_next_multiple(segment, chunk)} would do",
+                f"model.attention.segment_len must be a multiple of {name}, got "
+                f"{segment} and {unit}; "
+                f"segment_len = {_next_multiple(segment, unit)} would do",
                 "model.attention.segment_len",
                 "model.memory.chunk_len",
+                "model.memory.local.chunk_lens",
             )
         if self.attention.kernel_size != 1:
             raise combination_error(

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.model import ModelConfig
-from titans_eqx.config.section import Section, combination_error
+from titans_eqx.config.section import Lengths, Section, combination_error
 from titans_eqx.config.task import MqarConfig, TaskConfig
 
 BYTES_VOCAB_SIZE: Final = 256
@@ -24,14 +24,6 @@ def _as_paths(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _as_lengths(value: object) -> object:
-    lengths = value if isinstance(value, list | tuple) else [None]
-    if not all(type(n) is int and n > 0 for n in lengths):
-        raise PydanticCustomError("lengths", "must be a list of numbers of tokens")
-    return tuple(lengths)
-
-
-Lengths = Annotated[tuple[int, ...], BeforeValidator(_as_lengths)]
 Paths = Annotated[str | tuple[str, ...] | None, BeforeValidator(_as_paths)]
 
 

@@ -1,6 +1,8 @@
 """What all sections of a configuration have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 COMBINATION = "combination"
@@ -34,3 +36,13 @@ def combination_error(rule: str, *keys: str) -> PydanticCustomError:
     """
     # The text goes in as a value: braces in a template would be read as fields.
     return PydanticCustomError(COMBINATION, "{rule}", {"rule": rule, "keys": keys})
+
+
+def _as_lengths(value: object) -> object:
+    lengths = value if isinstance(value, list | tuple) else [None]
+    if not all(type(n) is int and n > 0 for n in lengths):
+        raise PydanticCustomError("lengths", "must be a list of numbers of tokens")
+    return tuple(lengths)
+
+
+Lengths = Annotated[tuple[int, ...], BeforeValidator(_as_lengths)]

@@ -3,10 +3,16 @@
 from titans_eqx.memory.check import check_rule as check_rule
 from titans_eqx.memory.decay import chunk_decay as chunk_decay
 from titans_eqx.memory.delta import DeltaRule as DeltaRule
+from titans_eqx.memory.heads import MemoryHeads as MemoryHeads
 from titans_eqx.memory.heads import NeuralMemoryState as NeuralMemoryState
+from titans_eqx.memory.hierarchical import HierarchicalMemory as HierarchicalMemory
 from titans_eqx.memory.inputs import GateSpec as GateSpec
 from titans_eqx.memory.inputs import MemoryInputs as MemoryInputs
+from titans_eqx.memory.large_chunk import AbstractChunkUpdate as AbstractChunkUpdate
+from titans_eqx.memory.large_chunk import GradientUpdate as GradientUpdate
+from titans_eqx.memory.large_chunk import LargeChunkRule as LargeChunkRule
 from titans_eqx.memory.layer import NeuralMemory as NeuralMemory
+from titans_eqx.memory.local import LocalRule as LocalRule
 from titans_eqx.memory.loss import AbstractInnerLoss as AbstractInnerLoss
 from titans_eqx.memory.loss import SquaredError as SquaredError
 from titans_eqx.memory.losses import DotProductLoss as DotProductLoss
@@ -14,6 +20,7 @@ from titans_eqx.memory.losses import HuberLoss as HuberLoss
 from titans_eqx.memory.losses import PowerLoss as PowerLoss
 from titans_eqx.memory.memory import AbstractMemory as AbstractMemory
 from titans_eqx.memory.memory import MemoryStats as MemoryStats
+from titans_eqx.memory.muon import MuonUpdate as MuonUpdate
 from titans_eqx.memory.net import AbstractMemoryNet as AbstractMemoryNet
 from titans_eqx.memory.net import MemoryNet as MemoryNet
 from titans_eqx.memory.omega import OmegaRule as OmegaRule

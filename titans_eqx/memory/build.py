@@ -1,9 +1,11 @@
 """From a config to a memory network and a rule: where a name becomes a leaf."""
 
-from titans_eqx.config import MemoryConfig
+from titans_eqx.config.memory import HeadsConfig
 from titans_eqx.memory.delta import DeltaRule
+from titans_eqx.memory.large_chunk import GradientUpdate, LargeChunkRule
 from titans_eqx.memory.loss import AbstractInnerLoss, SquaredError
 from titans_eqx.memory.losses import DotProductLoss, HuberLoss, PowerLoss
+from titans_eqx.memory.muon import MuonUpdate
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
 from titans_eqx.memory.omega import OmegaRule
 from titans_eqx.memory.outer_gradient import OuterGradient
@@ -12,7 +14,7 @@ from titans_eqx.memory.rule import AbstractRule
 from titans_eqx.memory.titans import TitansRule
 
 
-def build_net(d: int, config: MemoryConfig) -> AbstractMemoryNet:
+def build_net(d: int, config: HeadsConfig) -> AbstractMemoryNet:
     """The network of one head of width `d`."""
     return MemoryNet(
         d,
@@ -24,7 +26,7 @@ def build_net(d: int, config: MemoryConfig) -> AbstractMemoryNet:
     )
 
 
-def build_loss(config: MemoryConfig) -> AbstractInnerLoss:
+def build_loss(config: HeadsConfig) -> AbstractInnerLoss:
     """The inner loss."""
     match config.loss:
         case "squared":
@@ -37,8 +39,10 @@ def build_loss(config: MemoryConfig) -> AbstractInnerLoss:
             return DotProductLoss()
 
 
-def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
-    """The update rule of heads of width `d`, switched off if the config says so."""
+def build_rule(
+    d: int, config: HeadsConfig, *, chunk_len: int, off: bool
+) -> AbstractRule:
+    """The update rule of heads of width `d`, or what is left of it switched off."""
     outer_gradient = OuterGradient(
         initial_memory=config.initial_memory,
         surprise=config.surprise,
@@ -48,7 +52,7 @@ def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
     match config.rule:
         case "titans":
             rule = TitansRule(
-                chunk_len=config.chunk_len,
+                chunk_len=chunk_len,
                 loss=build_loss(config),
                 clip=config.clip,
                 decay_towards=config.decay_towards,
@@ -61,7 +65,7 @@ def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
             )
         case "delta":
             rule = DeltaRule(
-                chunk_len=config.chunk_len,
+                chunk_len=chunk_len,
                 read=config.read,
                 use_momentum=config.use_momentum,
                 outer_gradient=outer_gradient,
@@ -74,7 +78,7 @@ def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
             rule = OmegaRule(
                 d,
                 window=config.window,
-                chunk_len=config.chunk_len,
+                chunk_len=chunk_len,
                 loss=build_loss(config),
                 clip=config.clip,
                 read=config.read,
@@ -82,4 +86,15 @@ def build_rule(d: int, config: MemoryConfig) -> AbstractRule:
                 decay_start=config.decay_start,
                 max_learning_rate=config.max_learning_rate,
             )
-    return ReadOnlyRule(rule) if config.off else rule
+        case "large_chunk":
+            rule = LargeChunkRule(
+                MuonUpdate() if config.update == "muon" else GradientUpdate(),
+                chunk_len=chunk_len,
+                loss=build_loss(config),
+                clip=config.clip,
+                outer_gradient=outer_gradient,
+                use_decay=config.decay != "none",
+                decay_start=config.decay_start,
+                max_learning_rate=config.max_learning_rate,
+            )
+    return ReadOnlyRule(rule) if off else rule

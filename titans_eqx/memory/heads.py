@@ -11,6 +11,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
+from titans_eqx.config.memory import HeadsConfig
+from titans_eqx.memory.build import build_net
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
 from titans_eqx.memory.memory import MemoryStats
@@ -95,6 +97,30 @@ class MemoryHeads(eqx.Module):
         self.net = net
         self.rule = rule
         self.block_len = rule.chunk_len if block_len is None else block_len
+
+    @classmethod
+    def from_config(
+        cls,
+        d_model: int,
+        config: HeadsConfig,
+        rule: AbstractRule,
+        *,
+        n_heads: int,
+        block_len: int,
+        key: PRNGKeyArray,
+    ) -> "MemoryHeads":
+        """The memories that a config describes, written and read by a rule."""
+        return cls(
+            d_model,
+            n_heads=n_heads,
+            net=build_net(max(1, d_model // n_heads), config),
+            rule=rule,
+            kernel_size=config.kernel_size,
+            share_gates=config.gates == "per_head",
+            target=config.target,
+            block_len=block_len,
+            key=key,
+        )
 
     def init_state(
         self, prefix: Float[Array, "n_persistent d_model"] | None = None

@@ -56,16 +56,26 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
     def from_config(
         cls, d_model: int, config: MemoryConfig, *, key: PRNGKeyArray
     ) -> "NeuralMemory":
-        """The layer that a config describes, with `MemoryNet` and one of our rules."""
+        """The layer that a config describes, with `MemoryNet` and one of our rules.
+
+        Raises:
+            ValueError: If the config asks for local memories too.
+        """
+        if config.local.chunk_lens:
+            raise ValueError(
+                "a NeuralMemory has no local memories, got local.chunk_lens="
+                f"{config.local.chunk_lens}. Use HierarchicalMemory.from_config."
+            )
         d = max(1, d_model // config.n_heads)
         return cls(
             d_model,
             n_heads=config.n_heads,
             net=build_net(d, config),
-            rule=build_rule(d, config),
+            rule=build_rule(d, config, chunk_len=config.chunk_len, off=config.off),
             kernel_size=config.kernel_size,
             share_gates=config.gates == "per_head",
             target=config.target,
+            block_len=config.unit,
             key=key,
         )
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key, PRNGKeyArray
 
 from titans_eqx.attention import AttentionHeads, SegmentAttention, SlidingAttention
 from titans_eqx.config import ModelConfig
-from titans_eqx.memory import NeuralMemory
+from titans_eqx.memory import HierarchicalMemory, NeuralMemory
 from titans_eqx.models.attention import AttentionOnly
 from titans_eqx.models.backbone import Backbone, Block, LayerStack
 from titans_eqx.models.gate import MemoryGate
@@ -101,7 +101,8 @@ def _build_mixer(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> Abstra
     if name == "transformer":
         return AttentionOnly(_sliding_attention(config, key=attention_key))
 
-    memory = NeuralMemory.from_config(config.d_model, config.memory, key=memory_key)
+    kind = HierarchicalMemory if config.memory.local.chunk_lens else NeuralMemory
+    memory = kind.from_config(config.d_model, config.memory, key=memory_key)
     persistent_in_memory = config.attention.persistent_in_memory
     match name:
         case "lmm":
