@@ -14,6 +14,7 @@ Shapes describe one sequence and one layer; `jax.vmap` adds batches, heads and l
 | `rows`       | vectors that a linear map treats alike: tokens, or one of them       |
 | `d_model`    | width of the residual stream                                         |
 | `heads`      | parallel heads of the memory or of the attention                     |
+| `memories`   | memories of a layer: its heads, or those of all its kinds of memory  |
 | `d_head`     | width of one head                                                    |
 | `d`          | width of one memory: its queries, keys, values and reads             |
 | `d_hidden`   | inner width of an MLP                                                |

@@ -31,7 +31,7 @@ from titans_eqx.nn.padding import Padding
 HierarchicalState = tuple[NeuralMemoryState, ...]
 """The states of the memories, the global one first."""
 
-QueryStates = tuple[Float[Array, "conv_state_len d_model"], ...]
+QueryStates = tuple[Float[Array, "_ d_model"], ...]
 
 
 class Snapshot(eqx.Module):

@@ -253,7 +253,7 @@ class LargeChunkRule(AbstractRule[LargeChunkState]):
         keep = self._keep(inputs)
         factor = self.update.factor(keep, inputs.gates)
         logs = jnp.cumsum(jnp.log(jnp.maximum(factor, SMALLEST_FACTOR)), axis=0)
-        shares = theta * jnp.exp(logs[-1] - logs)  # of each surprise, at the end
+        shares = theta * jnp.exp(logs[-1:] - logs)  # of each surprise, at the end
         update = tuple(
             jnp.exp(logs[-1, layer]) * s - (shares[:, layer, None] * a).T @ g
             for layer, (s, a, g) in enumerate(

@@ -51,13 +51,14 @@ class LocalState(AbstractRuleState):
         self.projector = projector
         self.shard_offset = shard_offset
 
+    # Without types: `eqx.tree_at` calls them with markers in place of arrays.
     @property
-    def weights(self) -> MemoryWeights:
+    def weights(self):
         """M_t."""
         return self.inner.weights
 
     @property
-    def chunk_offset(self) -> Int[Array, ""]:
+    def chunk_offset(self):
         """Tokens read of the current chunk."""
         return self.inner.chunk_offset
 
@@ -140,7 +141,7 @@ class LocalRule(AbstractRule[LocalState]):
         if projector is not None:
             projector = projector + jnp.outer(token.keys, token.keys)
             queries = projector @ queries
-        token = MemoryInputs(queries, token.keys, token.values, token.gates)
+        token = eqx.tree_at(lambda token: token.queries, token, queries)
         y, inner = self.rule.step(net, token, state.inner, initial)
         state = LocalState(inner, projector, state.shard_offset + 1)
         return y, self._end_shard(state, initial)
@@ -160,7 +161,7 @@ class LocalRule(AbstractRule[LocalState]):
             scores = jnp.tril(save_for_backward(queries @ keys.T))
             queries = save_for_backward(queries @ projector) + scores @ keys
             projector = projector + keys.T @ keys
-        inputs = MemoryInputs(queries, inputs.keys, inputs.values, inputs.gates)
+        inputs = eqx.tree_at(lambda inputs: inputs.queries, inputs, queries)
         reads, inner = self.rule.chunk(net, inputs, is_real, state.inner, initial)
         offset = state.shard_offset + jnp.sum(is_real, dtype=jnp.int32)
         return reads, self._end_shard(LocalState(inner, projector, offset), initial)

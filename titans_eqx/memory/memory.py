@@ -12,11 +12,16 @@ State = TypeVar("State")
 
 
 class MemoryStats(eqx.Module):
-    """What a layer of memories does at one token."""
+    """What a layer of memories does at one token.
 
-    surprise: Float[Array, " heads"]  # |u_t| over all memory layers, before clipping
+    A memory is a head, or where a layer has several kinds a head of one of them.
+    """
+
+    surprise: Float[Array, " memories"]  # |u_t|, all memory layers, before clipping
     gates: dict[str, Float[Array, "heads _"]]
-    weight_norm: Float[Array, " heads"]  # |M_t| over all memory layers, after the write
+    weight_norm: Float[
+        Array, " memories"
+    ]  # |M_t| over all memory layers, after the write
 
 
 class AbstractMemory(eqx.Module, Generic[State]):
