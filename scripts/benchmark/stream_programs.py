@@ -57,7 +57,10 @@ def decode_program(case: Case) -> Program:
         state: ModelState,
         key: PRNGKeyArray,
     ) -> tuple[Int[Array, " n_drawn"], ModelState]:
-        drawn, _, state = extend(model, logits, state, key, Sampling(), case.n_drawn)
+        n_drawn, sampling = jnp.int32(case.n_drawn), Sampling()
+        drawn, _, state = extend(
+            model, logits, state, key, sampling, n_drawn, case.n_drawn
+        )
         return drawn, state
 
     return Program(

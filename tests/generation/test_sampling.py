@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -47,10 +48,17 @@ def expected_probabilities(sampling, logits):
     return probabilities / probabilities.sum()
 
 
+@eqx.filter_jit
+def draw_each(sampling, logits, keys):
+    return jax.vmap(lambda key: sampling(logits, key=key))(keys)
+
+
+keep = eqx.filter_jit(lambda sampling, logits: sampling._filter(logits))
+
+
 def draw(sampling, logits, n_draws=N_DRAWS):
     keys = jr.split(jr.key(5), n_draws)
-    one = jax.jit(lambda key: sampling(jnp.asarray(logits), key=key))
-    return np.asarray(jax.vmap(one)(keys))
+    return np.asarray(draw_each(sampling.traced(), jnp.asarray(logits), keys))
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -68,7 +76,7 @@ def test_exactly_the_allowed_tokens_are_kept(name):
     sampling = FILTERS[name]
     for seed in range(20):
         logits = random_logits(seed)
-        kept = sampling._filter(jnp.asarray(logits) / sampling.temperature)
+        kept = keep(sampling.traced(), jnp.asarray(logits) / sampling.temperature)
         allowed = expected_probabilities(sampling, logits) > 0
         np.testing.assert_array_equal(np.isfinite(kept), allowed)
 
@@ -79,6 +87,23 @@ def test_temperature_zero_takes_the_likeliest_token():
         sampling = Sampling(temperature=0.0, top_k=2, top_p=0.5, min_p=0.5)
         drawn = draw(sampling, logits, n_draws=20)
         assert np.all(drawn == np.argmax(logits))
+
+
+def test_values_are_no_part_of_what_is_compiled():
+    n_compiled = 0
+
+    @eqx.filter_jit
+    def count(sampling, logits):
+        nonlocal n_compiled
+        n_compiled += 1
+        return sampling(logits, key=jr.key(0)), sampling.is_stop(jnp.int32(3))
+
+    logits = jnp.asarray(random_logits(0))
+    stopping = Sampling(temperature=0.0, top_k=10**12, stop_tokens=(4, 3))
+    for sampling in (*FILTERS.values(), stopping):
+        _, is_stop = count(sampling.traced(n_stops=8), logits)
+        assert is_stop == (3 in sampling.stop_tokens)
+    assert n_compiled == 1
 
 
 def test_same_key_draws_the_same_token():

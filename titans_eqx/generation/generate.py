@@ -1,7 +1,7 @@
 """Generation: read a prompt, then draw tokens one by one."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import equinox as eqx
 import jax
@@ -13,15 +13,19 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from titans_eqx.generation.prefill import PADDED_BLOCK_LEN, prefill, prefill_padded
 from titans_eqx.generation.sampling import Sampling
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.nn.tree import select
-from titans_eqx.sharding.varying import scan
+from titans_eqx.sharding.varying import while_loop
+
+MIN_POSITIONS: Final = 16  # that a compiled function has for the tokens it draws
 
 _Carry: TypeAlias = tuple[
-    Float[Array, " vocab"], ModelState, Int[Array, ""], Bool[Array, ""]
+    Int[Array, ""],
+    Bool[Array, ""],
+    Float[Array, " vocab"],
+    ModelState,
+    Int[Array, " positions"],
 ]
 
 
-@eqx.filter_jit
 def generate(
     model: TitansLM,
     prompt_tokens: Int[Array, " seq"],
@@ -31,9 +35,10 @@ def generate(
     state: ModelState | None = None,
     sampling: Sampling | None = None,
 ) -> tuple[Int[Array, " n_tokens"], ModelState]:
-    """Go on from a prompt; compiled once for each prompt length and `n_tokens`.
+    """Go on from a prompt, at the same cost for each token however long the stream is.
 
-    Every token costs the same, however long the stream already is.
+    Compiled once for each prompt length, `n_tokens` rounded up to a power of two, and
+    number of stop tokens.
 
     Args:
         model: The model.
@@ -47,11 +52,16 @@ def generate(
         The drawn tokens, and the state after all of them have been read, so that the
         next prompt simply goes on. After a stop token the rest repeats it, unread.
     """
-    logits, state = prefill(model, prompt_tokens, state)
-    tokens, _, state = extend(
-        model, logits, state, key, sampling or Sampling(), n_tokens
+    tokens, state = _generate(
+        model,
+        prompt_tokens,
+        state,
+        key,
+        (sampling or Sampling()).traced(),
+        jnp.asarray(n_tokens, jnp.int32),
+        _n_positions(n_tokens),
     )
-    return tokens, state
+    return tokens[:n_tokens], state
 
 
 def generate_batch(
@@ -65,9 +75,10 @@ def generate_batch(
 ) -> tuple[Int[Array, "batch n_tokens"], ModelState]:
     """`generate` for several prompts side by side, of any lengths.
 
-    Compiled once for each number of prompts, length of the longest (rounded up) and
-    `n_tokens`. Each prompt draws what it would draw alone with its own key, which is
-    entry `i` of `jax.random.split(key, len(prompts))`.
+    Compiled once for each number of prompts, length of the longest (rounded up),
+    `n_tokens` (rounded up) and number of stop tokens. Each prompt draws what it would
+    draw alone with its own key, which is entry `i` of `jax.random.split(key,
+    len(prompts))`.
 
     Args:
         model: The model.
@@ -90,39 +101,67 @@ def generate_batch(
             "every prompt needs at least one token, and there must be a prompt; got "
             f"prompts of the lengths {lengths}."
         )
-    n_positions = -(-max(lengths) // PADDED_BLOCK_LEN) * PADDED_BLOCK_LEN
-    padded = np.zeros((len(prompts), n_positions), np.int32)
+    longest = -(-max(lengths) // PADDED_BLOCK_LEN) * PADDED_BLOCK_LEN
+    padded = np.zeros((len(prompts), longest), np.int32)
     for row, prompt in zip(padded, prompts, strict=True):
         row[: len(prompt)] = np.asarray(prompt)
-    return _generate_padded(
+    tokens, state = _generate_padded(
         model,
         jnp.asarray(padded),
         jnp.asarray(lengths, jnp.int32),
-        jr.split(key, len(prompts)),
         state,
-        sampling or Sampling(),
-        n_tokens,
+        jr.split(key, len(prompts)),
+        (sampling or Sampling()).traced(),
+        jnp.asarray(n_tokens, jnp.int32),
+        _n_positions(n_tokens),
     )
+    return tokens[:, :n_tokens], state
+
+
+def _n_positions(n_tokens: int) -> int:
+    if n_tokens < 0:
+        raise ValueError(f"the number of tokens must be at least 0, got {n_tokens}.")
+    return max(MIN_POSITIONS, 1 << (n_tokens - 1).bit_length())
+
+
+@eqx.filter_jit
+def _generate(
+    model: TitansLM,
+    prompt: Int[Array, " seq"],
+    state: ModelState | None,
+    key: PRNGKeyArray,
+    sampling: Sampling,
+    n_tokens: Int[Array, ""],
+    n_positions: int,
+) -> tuple[Int[Array, " positions"], ModelState]:
+    logits, state = prefill(model, prompt, state)
+    tokens, _, state = extend(
+        model, logits, state, key, sampling, n_tokens, n_positions
+    )
+    return tokens, state
 
 
 @eqx.filter_jit
 def _generate_padded(
     model: TitansLM,
-    prompts: Int[Array, "batch positions"],
+    prompts: Int[Array, "batch longest"],
     lengths: Int[Array, " batch"],
-    keys: Key[Array, " batch"],
     state: ModelState | None,
+    keys: Key[Array, " batch"],
     sampling: Sampling,
-    n_tokens: int,
-) -> tuple[Int[Array, "batch n_tokens"], ModelState]:
+    n_tokens: Int[Array, ""],
+    n_positions: int,
+) -> tuple[Int[Array, "batch positions"], ModelState]:
     def one_prompt(
-        prompt: Int[Array, " positions"],
+        prompt: Int[Array, " longest"],
         length: Int[Array, ""],
         key: PRNGKeyArray,
         state: ModelState | None,
-    ) -> tuple[Int[Array, " n_tokens"], ModelState]:
+    ) -> tuple[Int[Array, " positions"], ModelState]:
         logits, state = prefill_padded(model, prompt, length, state)
-        tokens, _, state = extend(model, logits, state, key, sampling, n_tokens)
+        tokens, _, state = extend(
+            model, logits, state, key, sampling, n_tokens, n_positions
+        )
         return tokens, state
 
     return jax.vmap(one_prompt)(prompts, lengths, keys, state)
@@ -134,26 +173,54 @@ def extend(
     state: ModelState,
     key: PRNGKeyArray,
     sampling: Sampling,
-    n_tokens: int,
-) -> tuple[Int[Array, " n_tokens"], Float[Array, " vocab"], ModelState]:
+    n_tokens: Int[Array, ""],
+    n_positions: int,
+    *,
+    given: Int[Array, " positions"] | None = None,
+) -> tuple[Int[Array, " positions"], Float[Array, " vocab"], ModelState]:
     """Draw tokens, the first of them from `logits`, which were predicted with `state`.
+
+    Args:
+        model: The model.
+        logits: What it predicts next.
+        state: The state of its stream.
+        key: The same key draws the same tokens.
+        sampling: How tokens are drawn.
+        n_tokens: How many; fewer if a stop token comes first.
+        n_positions: Length of the result; what is not drawn repeats the last token.
+        given: Tokens to read in place of drawn ones, where they are not negative.
 
     Returns:
         The tokens, the logits for the next one, and the state after them.
     """
     # Neither weights nor states are copied out of their stacks at every token.
     unstacked = model.unstack()
+    keys = jr.split(key, n_positions)
 
-    def body(carry: _Carry, key: PRNGKeyArray) -> tuple[_Carry, Int[Array, ""]]:
-        logits, state, last, is_over = carry
-        token = jnp.where(is_over, last, sampling(logits, key=key))
-        new = unstacked.step(token, state)
-        if sampling.stop_tokens:  # else never over, and choosing would copy the state
-            new = select(is_over, (logits, state), new)
-        logits, state = new
-        return (logits, state, token, is_over | sampling.is_stop(token)), token
+    def goes_on(carry: _Carry) -> Bool[Array, ""]:
+        n_done, is_over, *_ = carry
+        return (n_done < n_tokens) & ~is_over
 
-    state = model.unstack_state(state)
-    start = (logits, state, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    (logits, state, _, _), tokens = scan(body, start, jr.split(key, n_tokens))
+    def body(carry: _Carry) -> _Carry:
+        n_done, _, logits, state, tokens = carry
+        token = sampling(logits, key=keys[n_done])
+        is_over = sampling.is_stop(token)
+        if given is not None:
+            is_given = given[n_done] >= 0
+            token = jnp.where(is_given, given[n_done], token)
+            is_over = is_over & ~is_given
+        logits, state = unstacked.step(token, state)
+        return n_done + 1, is_over, logits, state, tokens.at[n_done].set(token)
+
+    start = (
+        jnp.zeros((), jnp.int32),
+        jnp.zeros((), bool),
+        logits,
+        model.unstack_state(state),
+        jnp.zeros(n_positions, jnp.int32),
+    )
+    carry = while_loop(goes_on, body, start, (keys, n_tokens))
+    n_done, _, logits, state, tokens = carry
+    last = tokens[jnp.maximum(n_done - 1, 0)]
+    tokens = jnp.where(jnp.arange(n_positions, dtype=jnp.int32) < n_done, tokens, last)
     return tokens, logits, model.stack_state(state)

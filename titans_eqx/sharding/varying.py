@@ -50,5 +50,26 @@ def scan(
     return jax.lax.scan(varying, vary_like(start, xs), xs)
 
 
+def while_loop(
+    goes_on: Callable[[Tree], Array],
+    body: Callable[[Tree], Tree],
+    start: Tree,
+    reference: PyTree[Array],
+) -> Tree:
+    """`jax.lax.while_loop` whose carry may start from, and come back as, constants.
+
+    Args:
+        goes_on: Whether there is another turn.
+        body: One turn.
+        start: The carry before the first one.
+        reference: What the body uses besides the carry.
+    """
+    return jax.lax.while_loop(
+        goes_on,
+        lambda carry: vary_like(body(carry), carry),
+        vary_like(start, reference),
+    )
+
+
 def _varying_axes(x: Array) -> frozenset[str]:
     return jax.typeof(x).manual_axis_type.varying
