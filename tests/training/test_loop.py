@@ -13,7 +13,8 @@ from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
 from titans_eqx.config import load_config
 from titans_eqx.terminal import escape_controls
 from titans_eqx.training import TrainContext
-from titans_eqx.training.loop import PROMPT_LEN, SKIPS_IN_A_ROW, DivergedError
+from titans_eqx.training.divergence import SKIPS_IN_A_ROW, DivergedError
+from titans_eqx.training.sample import PROMPT_LEN
 
 LOGGED = {
     "step",
@@ -95,6 +96,31 @@ def test_bits_per_byte_stand_for_the_text_of_the_tokens(finished_run):
     assert records(folder)[0]["bits_per_byte"] == pytest.approx(8, abs=0.2)
 
 
+def without_speed(folder):
+    """The bytes of the metrics, but for the numbers that a clock made."""
+    content = (folder / "metrics.jsonl").read_bytes()
+    return re.sub(rb'"tokens_per_second": [^,}]+', b"", content)
+
+
+def test_the_same_run_again_writes_the_same_bytes(
+    finished_run, train_quietly, tmp_path
+):
+    config, folder, _ = finished_run
+    train_quietly(config, tmp_path)
+    assert without_speed(tmp_path) == without_speed(folder)
+    for name in ("samples.txt", "config.toml"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_left_out_spikes_are_in_the_metrics(tiny, train_quietly, tmp_path):
+    config = tiny(optimizer__spike_sigmas=1e-6, optimizer__spike_window=2)
+    train_quietly(config, tmp_path)
+    left_out = [line["spike_steps"] for line in records(tmp_path) if "loss" in line]
+    assert left_out[:2] == [0, 0]
+    assert left_out == sorted(left_out)
+    assert left_out[-1] > 0
+
+
 def test_loss_falls(finished_run):
     _, folder, _ = finished_run
     evaluated = [line["eval_loss"] for line in records(folder) if "eval_loss" in line]
@@ -137,9 +163,15 @@ def test_end_compares_the_model_with_compressors(finished_run):
     assert 0 < bits["gzip -9"] < 8
 
 
-def test_run_begins_with_its_sizes(finished_run):
+def test_run_begins_with_its_phases_and_its_sizes(finished_run):
     _, _, output = finished_run
-    assert output.startswith("model       mac, 1 layers, width 8\nparameters  ")
+    said = re.sub(r"\[\d+:\d\d\] ", "", output)
+    assert said.startswith(
+        "reading the data\nbuilding the model\nmodel       mac, 1 layers, width 8\n"
+    )
+    compiling = said.index("\ncompiling\n")
+    assert said.index("\ndevices ") < compiling < said.index("\nstep 1/6 ")
+    assert said.count("compiling") == 1
 
 
 def test_finished_run_says_so_and_changes_nothing(
@@ -219,7 +251,8 @@ def test_run_without_finite_gradients_gives_up(
     assert len(logged) <= SKIPS_IN_A_ROW
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         last = checkpoints.steps()[-1]
-    assert str(e.value).endswith(f"the last is of step {last}.")
+    assert str(e.value).endswith(f"The last checkpoint, of step {last}, is intact.")
+    assert e.value.exit_code == 3
     assert all(np.isfinite(leaf).all() for leaf in parameters(tmp_path, config, last))
 
 
@@ -231,7 +264,7 @@ def test_run_that_diverged_unsaved_claims_no_checkpoint(tiny, train_quietly, tmp
         train__eval_every=0,
         train__checkpoint_every=0,
     )
-    with pytest.raises(DivergedError, match="checkpoints none has been saved"):
+    with pytest.raises(DivergedError, match="No checkpoint was written yet"):
         train_quietly(config, tmp_path)
 
 

@@ -12,7 +12,7 @@ import jax.random as jr
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.errors import CheckpointError, NoCheckpointError
 from titans_eqx.checkpoint.metadata import saved_config
-from titans_eqx.checkpoint.run_folder import CHECKPOINTS_FOLDER
+from titans_eqx.checkpoint.run_folder import find_checkpoints
 from titans_eqx.config import RunConfig
 from titans_eqx.data import Tokenizer, load_tokenizer
 from titans_eqx.models import TitansLM, build_model
@@ -62,12 +62,7 @@ def load_model(
             is refused.
         DataError: If the tokenizer of the run cannot be loaded.
     """
-    folder = Path(run_dir) / CHECKPOINTS_FOLDER
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{run_dir} is no run folder: it has no {CHECKPOINTS_FOLDER}. Train a "
-            "model with titans-train, or name another folder."
-        )
+    folder = find_checkpoints(run_dir)
     unsaved = NoCheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
     with Checkpoints(folder, read_only=True) as checkpoints:
         if checkpoints.is_empty():

@@ -8,6 +8,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from titans_eqx.checkpoint.errors import CheckpointError
 from titans_eqx.errors import UserError
 from titans_eqx.files import open_regular, probe_folder, write_durably
 
@@ -31,6 +32,21 @@ RESULT_NAMES: Final = (
 
 class RunFolderError(UserError):
     """The run folder cannot be used; the message is one line."""
+
+
+def find_checkpoints(run_dir: str | Path) -> Path:
+    """The folder of a run's checkpoints.
+
+    Raises:
+        CheckpointError: If the run has none.
+    """
+    folder = Path(run_dir) / CHECKPOINTS_FOLDER
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{run_dir} is no run folder: it has no {CHECKPOINTS_FOLDER}. Train a "
+            "model with titans-train, or name another folder."
+        )
+    return folder
 
 
 class RunFolder:

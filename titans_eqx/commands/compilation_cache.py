@@ -3,8 +3,11 @@
 import os
 import platform
 from pathlib import Path
+from typing import Final
 
 import jax
+
+SHORTEST: Final = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def keep_compiled_programs() -> None:
@@ -15,6 +18,8 @@ def keep_compiled_programs() -> None:
     home. An explicit setting of the user (`JAX_COMPILATION_CACHE_DIR`) wins. A folder
     that cannot be written is a warning of jax, not an error.
     """
+    if SHORTEST not in os.environ:  # a start has many programs of a few milliseconds
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

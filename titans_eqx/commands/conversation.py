@@ -2,17 +2,18 @@
 
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import jax.random as jr
 import numpy as np
-from rich.progress import Progress
+from rich.console import Console
 
 from titans_eqx.checkpoint.load_model import LoadedModel
-from titans_eqx.commands.read_text import to_tokens
+from titans_eqx.commands.to_tokens import to_tokens
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
-from titans_eqx.terminal import escape_controls
+from titans_eqx.terminal import escape_controls, phase
 
 
 class Conversation:
@@ -22,6 +23,7 @@ class Conversation:
         self,
         loaded: LoadedModel,
         sampling: Sampling,
+        console: Console,
         *,
         n_tokens: int,
         session: Path | None,
@@ -32,6 +34,7 @@ class Conversation:
         Args:
             loaded: A model that reads text.
             sampling: How tokens are drawn.
+            console: Where to tell what is being done.
             n_tokens: How many tokens the model writes in its turn.
             session: File for the state of the stream; None keeps none.
             raw: Show what the model writes as it is, with characters that steer the
@@ -42,6 +45,7 @@ class Conversation:
         """
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._sampling = sampling
+        self._console = console
         self._n_tokens = n_tokens
         self._session = session
         self._raw = raw
@@ -50,15 +54,12 @@ class Conversation:
             state = load_session(session, self._model)
         self._stream = Stream(self._model, state)
 
-    def read(self, text: bytes, *, with_progress: bool = False) -> None:
+    def read(self, text: bytes) -> None:
         """Read a text into the stream."""
         ids = to_tokens(self._tokenizer, text)
-        if not with_progress:
-            self._stream.read(ids)
-            return
-        with Progress(transient=True) as progress:
-            task = progress.add_task("reading", total=len(ids))
-            self._stream.read(ids, lambda count: progress.advance(task, count))
+        reading = phase("reading", total=len(ids), console=self._console)
+        with reading as advance:
+            self._stream.read(ids, advance)
 
     def write(self, seed: int) -> None:
         """Show text as it is drawn, also where a character spans several tokens."""
@@ -66,13 +67,21 @@ class Conversation:
         drawn = self._stream.write(
             self._n_tokens, key=jr.key(seed), sampling=self._sampling
         )
-        for tokens in drawn:
+        for tokens in self._after_the_first(drawn):
             ids = np.concatenate([ids, tokens])
             # An unfinished character decodes to U+FFFD until its last token is there.
             text = self._tokenizer.decode(ids).rstrip("\ufffd")
             self._show(text[len(shown) :])
             shown = text
         click.echo()
+
+    def _after_the_first(self, drawn: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same tokens; what has to be compiled for the first ones is a phase."""
+        with phase("starting to write", console=self._console):
+            first = next(drawn, None)
+        if first is not None:
+            yield first
+            yield from drawn
 
     def _show(self, text: str) -> None:
         if self._raw:

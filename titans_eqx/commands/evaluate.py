@@ -1,22 +1,24 @@
 """Measure a trained model: `titans-evaluate --run runs/mac --task perplexity`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from titans_eqx.checkpoint.run_folder import find_checkpoints
 from titans_eqx.commands.command import command
+from titans_eqx.commands.loading import loading
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation import (
-    NeedleSettings,
-    PerplexitySettings,
-    RecallSettings,
-    evaluate,
-)
+
+WITHOUT_EFFECT: Final = {
+    "perplexity": ("--pairs", "--depth", "--seed"),
+    "recall": ("--depth",),
+    "needle": ("--pairs",),
+}
 
 
-@command(all_cpu_cores=True)
+@command()
 @trained_run
 @click.option(
     "--task",
@@ -77,32 +79,33 @@ def main(
 ) -> None:
     """Measure a trained model; examples are read as streams, so any length fits."""
     given = {"--pairs": pairs, "--depth": depths, "--seed": seed}
+    for name in WITHOUT_EFFECT[task]:
+        if given[name] not in (None, ()):
+            raise UserError(f"{name} has no effect with --task {task}; leave it out.")
+    if task == "perplexity" and len(lengths) > 1:
+        raise UserError(
+            "perplexity is measured by position up to one length, got "
+            f"{len(lengths)} of them; give --length once."
+        )
+    find_checkpoints(run_dir)
+    with loading(all_cpu_cores=True):
+        from titans_eqx.evaluation import (
+            NeedleSettings,
+            PerplexitySettings,
+            RecallSettings,
+            evaluate,
+        )
     common: dict[str, Any] = {"n_examples": examples, "batch_size": batch_size}
     match task:
         case "perplexity":
-            _refuse(given, task)
-            if len(lengths) > 1:
-                raise UserError(
-                    "perplexity is measured by position up to one length, got "
-                    f"{len(lengths)} of them; give --length once."
-                )
             settings = PerplexitySettings(length=max(lengths, default=None), **common)
         case "recall":
-            _refuse({"--depth": depths}, task)
             settings = RecallSettings(
                 lengths=lengths, n_pairs=pairs, seed=seed or 0, **common
             )
         case _:
-            _refuse({"--pairs": pairs}, task)
             depths = depths or NeedleSettings.depths
             settings = NeedleSettings(
                 lengths=lengths, depths=depths, seed=seed or 0, **common
             )
     evaluate(run_dir, settings, out, step=step, with_picture=not no_picture)
-
-
-def _refuse(options: dict[str, Any], task: str) -> None:
-    """Refuse options that would have no effect."""
-    for name, value in options.items():
-        if value not in (None, ()):
-            raise UserError(f"{name} has no effect with --task {task}; leave it out.")

@@ -4,16 +4,16 @@ import os
 from pathlib import Path
 
 import click
+from rich.console import Console
 
-from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+from titans_eqx.checkpoint.run_folder import find_checkpoints
 from titans_eqx.commands.command import command
-from titans_eqx.commands.conversation import Conversation
+from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text
 from titans_eqx.commands.trained_run import trained_run
-from titans_eqx.data import Tokenizer
 from titans_eqx.errors import UserError
 from titans_eqx.files import probe_output
-from titans_eqx.generation import Sampling
+from titans_eqx.terminal import phase
 
 
 @command()
@@ -72,20 +72,28 @@ def main(
     elif prompt_file is not None or not (interactive or read_file):
         text = read_text(prompt_file)
 
-    loaded = load_model(run_dir, step=step, require_text=True)
+    find_checkpoints(run_dir)
+    console = Console(stderr=True)  # the standard output is for the text alone
+    with loading(console=console):
+        from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+        from titans_eqx.commands.conversation import Conversation
+        from titans_eqx.commands.to_tokens import to_token
+        from titans_eqx.generation import Sampling
+    with phase("loading the model", console=console):
+        loaded = load_model(run_dir, step=step, require_text=True)
     warn_of_damage(loaded)
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
-        stop_tokens=tuple(_single_token(loaded.tokenizer, text) for text in stop),
+        stop_tokens=tuple(to_token(loaded.tokenizer, text) for text in stop),
     )
     conversation = Conversation(
-        loaded, sampling, n_tokens=tokens, session=session, raw=raw
+        loaded, sampling, console, n_tokens=tokens, session=session, raw=raw
     )
     if book is not None:
-        conversation.read(book, with_progress=True)
+        conversation.read(book)
         conversation.save()
     if text is not None:
         conversation.read(text)
@@ -93,13 +101,5 @@ def main(
     if interactive:
         conversation.converse(seed)
     conversation.save()
-
-
-def _single_token(tokenizer: Tokenizer, text: str) -> int:
-    ids = tokenizer.encode(os.fsencode(text))
-    if len(ids) != 1:
-        raise UserError(
-            f"--stop must be a single token of the model's tokenizer; {text!r} has "
-            f"{len(ids)}."
-        )
-    return int(ids[0])
+    if session is not None:
+        click.echo(f"the stream is saved in {session}", err=True)

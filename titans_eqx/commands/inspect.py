@@ -7,14 +7,14 @@ from typing import Final
 
 import click
 
-from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+from titans_eqx.checkpoint.run_folder import find_checkpoints
 from titans_eqx.commands.command import command
-from titans_eqx.commands.read_text import read_text, to_tokens
+from titans_eqx.commands.loading import loading
+from titans_eqx.commands.read_text import read_text
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.inspection import inspect_text, records
-from titans_eqx.evaluation.plots import plot_inspection, require_plots
 from titans_eqx.files import probe_output, replacing
+from titans_eqx.terminal import phase
 
 TOKENS: Final = "tokens.jsonl"
 
@@ -52,14 +52,22 @@ def inspect(
     if os.path.lexists(out):
         raise UserError(f"{out} exists; name a new folder with --out.")
     probe_output(out / TOKENS, "--out")
+    find_checkpoints(run_dir)
+    with loading():
+        from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+        from titans_eqx.commands.to_tokens import to_tokens
+        from titans_eqx.evaluation.inspection import inspect_text, records
+        from titans_eqx.evaluation.plots import plot_inspection, require_plots
     if with_picture:
         require_plots()
-    loaded = load_model(run_dir, step=step, require_text=True)
+    with phase("loading the model"):
+        loaded = load_model(run_dir, step=step, require_text=True)
     warn_of_damage(loaded)
     if set(loaded.config.model.blocks) == {"transformer"}:
         raise UserError(f"the model of {run_dir} has no memory to look into.")
     tokens = to_tokens(loaded.tokenizer, content)
-    inspection = inspect_text(loaded.model, tokens)
+    with phase("reading the text", total=len(tokens)) as advance:
+        inspection = inspect_text(loaded.model, tokens, advance)
     table = list(records(inspection, tokens, loaded.tokenizer))
     try:
         out.mkdir(parents=True)
@@ -70,5 +78,7 @@ def inspect(
         raise UserError(f"cannot write to {out}: {error.strerror or error}.") from error
     if with_picture:
         texts = [record["text"] for record in table]
-        plot_inspection(inspection, texts, out / "picture.png")
-    click.echo(f"{len(tokens):,} tokens; see {out}")
+        with phase("drawing"):
+            plot_inspection(inspection, texts, out / "picture.png")
+    names = " and ".join(sorted(path.name for path in out.iterdir()))
+    click.echo(f"read {len(tokens):,} tokens; {names} saved in {out}")

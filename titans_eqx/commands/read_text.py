@@ -4,9 +4,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from titans_eqx.data import Tokenizer
 from titans_eqx.errors import UserError
 from titans_eqx.files import read_regular
 
@@ -37,15 +34,3 @@ def _read_stdin() -> bytes:
             "that is read."
         )
     return text
-
-
-def to_tokens(tokenizer: Tokenizer, text: bytes) -> np.ndarray:
-    """The ids of a text.
-
-    Raises:
-        UserError: If it has none.
-    """
-    ids = tokenizer.encode(text)
-    if len(ids) == 0:
-        raise UserError(f"the tokenizer makes no token of the text {text[:40]!r}.")
-    return ids

@@ -7,13 +7,13 @@ import click
 
 from titans_eqx.commands.command import command
 from titans_eqx.commands.huge_pages import use_huge_pages
+from titans_eqx.commands.loading import loading
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.sweep import suite, sweep
 
 CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else not there
 
 
-@command(all_cpu_cores=True)
+@command()
 @click.option(
     "--suite",
     "suite_name",
@@ -51,6 +51,9 @@ def main(
             f"there is no folder {configs}; name the folder configs of a checkout of "
             "titans_eqx with --configs."
         )
+    use_huge_pages()
+    with loading(all_cpu_cores=True):
+        from titans_eqx.evaluation.sweep import suite, sweep
     cases = suite(suite_name, configs, overrides)
     names = [case.name for case in cases]
     for name in only:
@@ -58,5 +61,4 @@ def main(
             raise UserError(
                 f"--only {name!r} is no run of the suite, which has {', '.join(names)}."
             )
-    use_huge_pages()
     sweep(cases, out, only=only, with_picture=not no_picture)

@@ -6,11 +6,11 @@ import click
 
 from titans_eqx.commands.command import command
 from titans_eqx.commands.huge_pages import use_huge_pages
+from titans_eqx.commands.loading import loading
 from titans_eqx.config import load_config, to_toml
-from titans_eqx.training import TrainContext, run_summary, train
 
 
-@command(all_cpu_cores=True)
+@command()
 @click.option(
     "--config", "config_path", required=True, type=Path, help="TOML file of the run."
 )
@@ -41,10 +41,14 @@ def main(
     config = load_config(config_path, overrides)
     if print_config:
         click.echo(to_toml(config), nl=False)
-    elif dry_run:
+        return
+    if not dry_run:
+        use_huge_pages()
+    with loading(all_cpu_cores=True):
+        from titans_eqx.training import TrainContext, run_summary, train
+    if dry_run:
         click.echo("\n".join(run_summary(TrainContext.build(config, abstract=True))))
     else:
-        use_huge_pages()
         run_dir = run_dir or _default_run_dir(config_path)
         train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
 

@@ -105,6 +105,14 @@ class OptimizerConfig(Section):
     beta2: float = Field(
         default=0.95, ge=0, lt=1, description="memory of the gradient's square"
     )
+    spike_sigmas: float = Field(
+        default=0.0,
+        ge=0,
+        description="skip steps so many sigmas of loss or gradient norm up; 0 = never",
+    )
+    spike_window: int = Field(
+        default=100, ge=2, description="steps of the mean and the sigma of a spike"
+    )
 
 
 class TrainConfig(Section):

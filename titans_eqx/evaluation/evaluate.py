@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import click
+
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.needle import NeedleSettings, needle, plot_needle
@@ -17,9 +19,10 @@ from titans_eqx.evaluation.perplexity import (
 from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.recall import RecallSettings, plot_recall, recall
 from titans_eqx.evaluation.report import REPORT, show, write_json
-from titans_eqx.evaluation.scorer import StreamScorer
+from titans_eqx.evaluation.scorer import StreamScorer, show_progress
 from titans_eqx.evaluation.table import Table
 from titans_eqx.files import probe_output
+from titans_eqx.terminal import phase
 
 PICTURE: Final = "picture.png"
 Settings: TypeAlias = PerplexitySettings | RecallSettings | NeedleSettings
@@ -49,7 +52,8 @@ def evaluate(
         require_plots()
     if out is not None:
         _probe(out)
-    loaded = load_model(run_dir, step=step)
+    with phase("loading the model"):
+        loaded = load_model(run_dir, step=step)
     warn_of_damage(loaded)
     if out is None:
         out = evaluation_dir(run_dir, settings, loaded.step)
@@ -68,6 +72,7 @@ def evaluate(
         plot(table, title, out / PICTURE)
     # Last: where it is, the evaluation is complete.
     write_json(report, out / REPORT)
+    click.echo(f"saved in {out}")
     return table
 
 
@@ -88,7 +93,7 @@ def _measure(
     loaded: LoadedModel, settings: Settings
 ) -> tuple[Table, Callable[[Table, str, Path], None]]:
     """The table, and the function that draws it."""
-    scorer = StreamScorer(loaded.model, settings.batch_size)
+    scorer = show_progress(StreamScorer(loaded.model, settings.batch_size))
     match settings:
         case PerplexitySettings():
             return perplexity(scorer, loaded.config, settings), plot_perplexity

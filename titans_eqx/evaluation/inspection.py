@@ -1,6 +1,6 @@
 """What every memory of a model does at each token of a text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import equinox as eqx
@@ -44,8 +44,17 @@ def inspect_tokens(
     return inspection, state
 
 
-def inspect_text(model: TitansLM, tokens: np.ndarray) -> Inspection:
+def inspect_text(
+    model: TitansLM,
+    tokens: np.ndarray,
+    on_progress: Callable[[int], None] = lambda n_tokens: None,
+) -> Inspection:
     """`inspect_tokens` for a whole text, in blocks of one compiled length.
+
+    Args:
+        model: The model.
+        tokens: Token ids, at least one.
+        on_progress: Called with the number of tokens read since the last call.
 
     Returns:
         The inspection, as NumPy arrays.
@@ -59,6 +68,7 @@ def inspect_text(model: TitansLM, tokens: np.ndarray) -> Inspection:
             model, jnp.asarray(block), logits, state
         )
         parts.append(jax.tree.map(lambda x, n=n_tokens: np.asarray(x)[:n], part))
+        on_progress(n_tokens)
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 

@@ -20,6 +20,7 @@ from titans_eqx.sharding.mesh import (
     build_mesh,
     replicated,
 )
+from titans_eqx.terminal import phase
 from titans_eqx.training.loss import Batch, TokenLoss, token_loss
 
 
@@ -90,3 +91,18 @@ class StreamScorer:
             jax.tree.map(lambda x, i=i: x[i, :length], whole)
             for i in range(len(examples))
         ]
+
+
+def show_progress(scorer: Scorer) -> Scorer:
+    """The same scorer, with a phase on the terminal for each call."""
+
+    def score(examples: Iterable[Example]) -> Iterator[Scores]:
+        examples = list(examples)
+        length = examples[0]["inputs"].size
+        name = f"reading {len(examples):,} examples of {length:,} tokens"
+        with phase(name, total=len(examples)) as advance:
+            for scores in scorer(examples):
+                yield scores
+                advance(1)
+
+    return score

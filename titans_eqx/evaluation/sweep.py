@@ -27,7 +27,7 @@ from titans_eqx.evaluation.report import REPORT, read_table, show, write_json
 from titans_eqx.evaluation.table import Table
 from titans_eqx.files import probe_output
 from titans_eqx.training import train
-from titans_eqx.training.loop import DivergedError
+from titans_eqx.training.divergence import DivergedError
 
 TABLE: Final = "table.json"
 PATTERNS: Final = ("mac", "mag", "mal", "lmm", "transformer")
@@ -133,13 +133,12 @@ def sweep(
         if only and case.name not in only and not is_measured:
             continue
         try:
-            train(config, run_dir)
+            if train(config, run_dir) < config.train.steps:
+                return  # interrupted; the run has said so
         except DivergedError as error:
             click.echo(f"{case.name} is left out: {error}")
             continue
         loaded = load_model(run_dir)
-        if loaded.step < config.train.steps:
-            return  # interrupted; the run has said so
         _check_same(config, loaded.config, run_dir)
         if not is_measured:
             evaluate(run_dir, case.settings, evaluated, with_picture=with_picture)

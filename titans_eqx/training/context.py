@@ -28,18 +28,29 @@ class TrainContext:
     state: TrainState  # replicated over the mesh; only shapes if built abstractly
 
     @classmethod
-    def build(cls, config: RunConfig, *, abstract: bool = False) -> "TrainContext":
+    def build(
+        cls,
+        config: RunConfig,
+        *,
+        data: TextData | TaskData | None = None,
+        mesh: Mesh | None = None,
+        abstract: bool = False,
+    ) -> "TrainContext":
         """Open the data, find the devices and draw the weights.
 
         Args:
             config: The run.
+            data: Of the run, if it is open already.
+            mesh: Of the run, if it is known already.
             abstract: Compute shapes only and allocate no model.
 
         Raises:
             UserError: If the config asks for data or devices that are not there.
         """
-        data = open_dataset(config)
-        mesh = build_mesh(config.mesh.data, config.train.batch_size)
+        if data is None:
+            data = open_dataset(config)
+        if mesh is None:
+            mesh = build_mesh(config.mesh.data, config.train.batch_size)
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
         def init() -> tuple[TrainState, Static]:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import jax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
@@ -15,35 +13,27 @@ from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import RunConfig, to_toml
 from titans_eqx.data import compressed_bits_per_byte
-from titans_eqx.data.dataset import TextData
+from titans_eqx.data.dataset import TextData, open_dataset
 from titans_eqx.data.example import Example, spread
-from titans_eqx.errors import UserError
 from titans_eqx.files import write_durably
-from titans_eqx.generation import Sampling, generate
-from titans_eqx.sharding.mesh import batch_sharding
-from titans_eqx.terminal import escape_controls
+from titans_eqx.sharding.mesh import batch_sharding, build_mesh
+from titans_eqx.terminal import StopRequest, escape_controls
 from titans_eqx.training.context import TrainContext
+from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
-from titans_eqx.training.interrupt import StopRequest
+from titans_eqx.training.loss import Batch
 from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.run_summary import run_summary
+from titans_eqx.training.sample import write_sample
 from titans_eqx.training.step import (
     StepMetrics,
     TrainState,
-    assemble,
     build_eval_step,
     build_train_step,
 )
 
 FINAL_EXAMPLES: Final = 1024  # of the evaluation at the end
-PROMPT_LEN: Final = 64  # tokens of the eval text that a sample continues
-# A low temperature alone ends in long runs of spaces, a high one in noise.
-SAMPLE_SAMPLING: Final = Sampling(temperature=0.9, min_p=0.05)
-SKIPS_IN_A_ROW: Final = 20  # steps without a finite gradient after which a run gives up
-
-
-class DivergedError(UserError):
-    """Training has no finite gradient any more."""
+STOPPING: Final = "stopping after this step; again to quit now"
 
 
 def train(
@@ -52,12 +42,12 @@ def train(
     *,
     fresh: bool = False,
     tensorboard: bool = False,
-) -> None:
+) -> int:
     """Train a model, or continue a run that was interrupted.
 
     Everything a run writes is in its folder: `config.toml`, `metrics.jsonl`,
     `samples.txt` and `checkpoints`. SIGINT or SIGTERM finishes the step, saves and
-    returns.
+    returns; a second one ends the process at once.
 
     Args:
         config: The run.
@@ -65,27 +55,37 @@ def train(
         fresh: Move earlier results in the folder aside and start over.
         tensorboard: Mirror the metrics into TensorBoard events.
 
+    Returns:
+        The number of steps that the run has now.
+
     Raises:
         UserError: If the config, the data, the devices, the folder or its checkpoint
             cannot be used, or training diverges.
     """
-    context = TrainContext.build(config)
-    with RunFolder(run_dir) as folder:
-        moved = folder.start_fresh() if fresh else None
-        with (
-            Checkpoints(folder.checkpoints) as checkpoints,
-            MetricsLog(folder.metrics) as metrics,
-            TrainingDisplay(config.train.steps) as display,
-            StopRequest() as stop,
-        ):
-            if moved is not None:
-                display.message(f"earlier results are now in {moved}")
-            run = _Run(context, folder, checkpoints, metrics, display, stop)
-            run.resume()
-            write_durably(folder.config, to_toml(config).encode())
-            if tensorboard:
-                run.mirror(folder.tensorboard)
-            run.train()
+    with (
+        TrainingDisplay(config.train.steps) as display,
+        StopRequest(lambda: display.message(STOPPING)) as stop,
+    ):
+        with display.phase("reading the data"):
+            data = open_dataset(config)
+        mesh = build_mesh(config.mesh.data, config.train.batch_size)
+        with RunFolder(run_dir) as folder:
+            with display.phase("building the model"):
+                context = TrainContext.build(config, data=data, mesh=mesh)
+            moved = folder.start_fresh() if fresh else None
+            with (
+                Checkpoints(folder.checkpoints) as checkpoints,
+                MetricsLog(folder.metrics) as metrics,
+            ):
+                if moved is not None:
+                    display.message(f"earlier results are now in {moved}")
+                run = _Run(context, folder, checkpoints, metrics, display, stop)
+                run.resume()
+                write_durably(folder.config, to_toml(config).encode())
+                if tensorboard:
+                    run.mirror(folder.tensorboard)
+                run.train()
+                return run.step
 
 
 class _Run:
@@ -111,14 +111,18 @@ class _Run:
         self.state: TrainState = context.state
         self.step = 0
         self.train_step = build_train_step(
-            context.optimizer, context.static, context.mesh
+            context.optimizer,
+            context.static,
+            context.mesh,
+            spike_sigmas=self.config.optimizer.spike_sigmas,
+            spike_window=self.config.optimizer.spike_window,
         )
         self.eval_step = build_eval_step(context.static, context.mesh)
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
         self.pending_tokens = 0  # read in those steps
         self.pending_since = time.perf_counter()
-        self.skipped = 0
-        self.skips_in_a_row = 0
+        self.check_divergence = DivergenceCheck()
+        self.compiled: set[tuple[int, ...]] = set()  # shapes of batches
 
     def resume(self) -> None:
         """Continue from the latest good checkpoint, if there is one."""
@@ -135,7 +139,7 @@ class _Run:
         for line in restored.refused:
             self.display.message(line)
         self.state, self.step = TrainState.from_items(restored.items), restored.step
-        self.skipped = int(self.state.skipped)
+        self.check_divergence = DivergenceCheck(int(self.state.skipped))
         self.metrics.truncate_after(self.step)
         self.display.message(f"continuing from step {self.step:,}")
 
@@ -152,6 +156,11 @@ class _Run:
                 "steps. Raise train.steps to go on, or start over with --fresh."
             )
             return
+        if self.stop.is_set:
+            self.display.message(
+                f"stopped at step {self.step:,}, before another was begun"
+            )
+            return
         sharding = batch_sharding(self.context.mesh)
         batches = self.data.batches.iterate(self.step, settings.steps)
         self.pending_since = time.perf_counter()
@@ -160,8 +169,9 @@ class _Run:
                 lambda x: jax.make_array_from_process_local_data(sharding, x),
                 local_batch,
             )
-            self.state, step_metrics = self.train_step(self.state, batch)
+            self.state, step_metrics = self.take_step(batch)
             self.step += 1
+            self.display.step(self.step)
             self.pending.append(step_metrics)
             self.pending_tokens += batch["inputs"].size
             is_last = self.step == settings.steps
@@ -186,6 +196,15 @@ class _Run:
         self.checkpoints.wait()
         self.finish()
 
+    def take_step(self, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        """One step; the first with a batch of some shape is compiled."""
+        shape = batch["inputs"].shape
+        if shape in self.compiled:
+            return self.train_step(self.state, batch)
+        self.compiled.add(shape)
+        with self.display.phase("compiling"):
+            return self.train_step(self.state, batch)
+
     def is_due(self, every: int) -> bool:
         """Whether something done every so many steps (0 = never) is due now."""
         return every > 0 and self.step % every == 0
@@ -195,7 +214,8 @@ class _Run:
         pending = jax.device_get(self.pending)
         last = pending[-1]
         seconds = time.perf_counter() - self.pending_since
-        self.check_divergence([int(m.skipped) for m in pending])
+        skipped = [int(metrics.skipped) for metrics in pending]
+        self.check_divergence(self.step, skipped, self.checkpoints)
         loss = float(np.mean([m.loss for m in pending]))
         record: dict[str, int | float] = {"step": self.step, "loss": loss}
         if isinstance(self.data, TextData):
@@ -205,6 +225,8 @@ class _Run:
             "gradient_norm": float(last.gradient_norm),
             "skipped_steps": int(last.skipped),
         }
+        if self.config.optimizer.spike_sigmas > 0:
+            record["spike_steps"] = int(last.spikes)
         if with_evaluation:
             examples = spread(self.data.eval_examples, self.config.train.eval_examples)
             record |= self.evaluate(examples)
@@ -213,25 +235,10 @@ class _Run:
         self.pending_tokens = 0
         self.pending_since = time.perf_counter()
 
-    def check_divergence(self, skipped: list[int]) -> None:
-        """Give up when steps are skipped one after the other."""
-        for count in skipped:
-            is_skip = count > self.skipped
-            self.skips_in_a_row = self.skips_in_a_row + 1 if is_skip else 0
-            self.skipped = count
-        if self.skips_in_a_row < SKIPS_IN_A_ROW:
-            return
-        saved = self.checkpoints.steps()
-        last = f"the last is of step {saved[-1]}" if saved else "none has been saved"
-        raise DivergedError(
-            f"no finite gradient in the {self.skips_in_a_row} steps up to step "
-            f"{self.step}. Lower optimizer.learning_rate or "
-            f"model.memory.max_learning_rate. Of the checkpoints {last}."
-        )
-
     def evaluate(self, examples: list[Example]) -> dict[str, float]:
         """Scores of the model as it is now on data that is not trained on."""
-        scores = evaluate(self.context, self.eval_step, self.state, examples)
+        with self.display.phase("evaluating"):
+            scores = evaluate(self.context, self.eval_step, self.state, examples)
         record = {"eval_loss": scores.loss, "eval_accuracy": scores.accuracy}
         if isinstance(self.data, TextData):
             bits = self.data.eval_corpus.bits_per_byte(scores.loss)
@@ -249,16 +256,8 @@ class _Run:
         """Let the model continue a passage of the eval text."""
         if not isinstance(self.data, TextData):
             return
-        prompt = spread(self.data.eval_examples, 2)[-1]["inputs"][:PROMPT_LEN]
-        state = jax.device_put(self.state, jax.devices()[0])
-        tokens, _ = generate(
-            assemble(state, self.context.static),
-            jnp.asarray(prompt),
-            self.config.train.sample_len,
-            key=jr.fold_in(jr.key(self.config.train.seed), self.step),
-            sampling=SAMPLE_SAMPLING,
-        )
-        text = self.data.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))
+        with self.display.phase("writing a sample"):
+            text = write_sample(self.context, self.data, self.state, self.step)
         self.display.sample(self.step, text)
         with self.folder.samples.open("a", encoding="utf-8") as file:
             # The file will be shown on a terminal too.

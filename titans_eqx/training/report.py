@@ -6,17 +6,26 @@ Anywhere else (a file, a pipe, a scheduler's log) each event is a line of its ow
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
 from titans_eqx.terminal import escape_controls
+from titans_eqx.terminal.phase import is_live, print_plain, spell_duration
 
 AVERAGED_EVENTS: Final = 20  # of the plain form's time left
 AVERAGED_SECONDS: Final = 600.0  # of the live form's
@@ -40,13 +49,12 @@ class TrainingDisplay:
         self._clock = clock
         self._events: deque[tuple[int, float]] = deque(maxlen=AVERAGED_EVENTS)
         self._eval_score: str | None = None
+        self._line = ""  # of the latest numbers, on the live line
         self._progress: Progress | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if is_live(self._console):
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                # A narrow terminal cuts the description, not the time.
-                TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
-                TextColumn("left", table_column=Column(min_width=4)),
+                _TimeColumn(),
                 BarColumn(bar_width=None),
                 console=self._console,
                 refresh_per_second=REFRESHES_PER_SECOND,
@@ -54,7 +62,9 @@ class TrainingDisplay:
                 get_time=clock,
                 expand=True,
             )
-            self._task = self._progress.add_task("starting", total=total_steps)
+            self._task = self._progress.add_task(
+                "starting", total=total_steps, phase_start=clock()
+            )
 
     def __enter__(self) -> "TrainingDisplay":
         """Start the live line, if there is one."""
@@ -66,6 +76,27 @@ class TrainingDisplay:
         """Leave the last state on the screen."""
         if self._progress is not None:
             self._progress.stop()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Name what is done until the block ends, with its time."""
+        if self._progress is None:
+            print_plain(self._console, name)
+            yield
+            return
+        self._progress.update(
+            self._task, description=name, phase_start=self._clock(), refresh=True
+        )
+        yield
+        self._progress.update(self._task, description=self._line, phase_start=None)
+
+    def step(self, step: int) -> None:
+        """Show that a step is done; `log` adds its numbers."""
+        if self._progress is not None:
+            line = self._line or f"step {step:,}/{self._total_steps:,}"
+            self._progress.update(
+                self._task, completed=step, description=line, phase_start=None
+            )
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show the numbers of a step.
@@ -85,8 +116,13 @@ class TrainingDisplay:
         if self._progress is None:
             self._print_line(line)
         else:
+            self._line = escape(line)
             self._progress.update(
-                self._task, completed=step, description=escape(line), refresh=True
+                self._task,
+                completed=step,
+                description=self._line,
+                phase_start=None,
+                refresh=True,
             )
 
     def message(self, text: str) -> None:
@@ -113,7 +149,7 @@ class TrainingDisplay:
             parts.append(f"held-out {self._eval_score}")
         if self._progress is None:
             seconds = self._seconds_left(step)
-            parts += [] if seconds is None else [f"{_spell_duration(seconds)} left"]
+            parts += [] if seconds is None else [f"{spell_duration(seconds)} left"]
         # Last, because a narrow terminal cuts the end of the line.
         if (speed := metrics.get("tokens_per_second")) is not None:
             parts.append(f"{_short_number(float(speed))} tok/s")
@@ -141,6 +177,22 @@ class TrainingDisplay:
         self._console.file.flush()
 
 
+class _TimeColumn(ProgressColumn):
+    """Time left of the steps, or time spent in a phase."""
+
+    def __init__(self) -> None:
+        # A narrow terminal cuts the description, not the time.
+        super().__init__(table_column=Column(min_width=10))
+        self._remaining = TimeRemainingColumn(compact=True)
+
+    def render(self, task: Task) -> Text:
+        """The time of a task that is a run."""
+        start = task.fields["phase_start"]
+        if start is not None:
+            return Text(spell_duration(task.get_time() - start))
+        return self._remaining.render(task).append(" left")
+
+
 def _short_number(number: float) -> str:
     """Three significant digits: 987, 12.3k, 4.56M."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -149,14 +201,3 @@ def _short_number(number: float) -> str:
             decimals = 2 if scaled < 10 else 1 if scaled < 100 else 0
             return f"{scaled:.{decimals}f}{unit}"
     return f"{number:.0f}"
-
-
-def _spell_duration(seconds: float) -> str:
-    """Minutes and seconds, with hours or days where there are some."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h"
-    if hours:
-        return f"{hours}:{minute:02}:{second:02}"
-    return f"{minute}:{second:02}"

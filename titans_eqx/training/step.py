@@ -14,6 +14,7 @@ from titans_eqx.nn.tree import select
 from titans_eqx.sharding.mesh import BATCH, DATA_AXIS, REPLICATED
 from titans_eqx.training.loss import Batch, batch_loss, language_model_loss
 from titans_eqx.training.optimizer import trainable
+from titans_eqx.training.spikes import SpikeStatistics
 
 Static: TypeAlias = PyTree
 """What is left of a model without its arrays."""
@@ -29,13 +30,20 @@ class TrainState(eqx.Module):
     optimizer: PyTree[Array]
     step: Int[Array, ""]  # steps done
     skipped: Int[Array, ""]  # steps whose gradient was not finite, and changed nothing
+    spikes: Int[Array, ""]  # steps left out as spikes
+    statistics: SpikeStatistics
 
     def items(self) -> dict[str, PyTree]:
         """The parts of a checkpoint; who only wants the model reads only the first."""
         return {
             "model": eqx.combine(self.parameters, self.frozen),
             "optimizer": self.optimizer,
-            "counters": {"step": self.step, "skipped": self.skipped},
+            "counters": {
+                "step": self.step,
+                "skipped": self.skipped,
+                "spikes": self.spikes,
+                "statistics": self.statistics,
+            },
         }
 
     @classmethod
@@ -51,7 +59,8 @@ class StepMetrics(eqx.Module):
 
     loss: Float[Array, ""]  # before the update, mean over the scored tokens
     gradient_norm: Float[Array, ""]  # before clipping
-    skipped: Int[Array, ""]  # skipped steps so far
+    skipped: Int[Array, ""]  # steps without a finite gradient so far
+    spikes: Int[Array, ""]  # steps left out as spikes so far
 
 
 def init_train_state(
@@ -66,6 +75,8 @@ def init_train_state(
         optimizer=optimizer.init(parameters),
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
+        spikes=jnp.zeros((), jnp.int32),
+        statistics=SpikeStatistics.init(),
     )
     return state, static
 
@@ -80,6 +91,9 @@ def build_train_step(
     static: Static,
     mesh: Mesh,
     loss_fn: LossFn = language_model_loss,
+    *,
+    spike_sigmas: float = 0.0,
+    spike_window: int = 100,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Compile-once training step; the batch is split over the mesh.
 
@@ -92,6 +106,9 @@ def build_train_step(
         mesh: Its devices each take a part of the batch axis of all arrays of a batch.
         loss_fn: Of the model and a device's part of a batch. The loss of a step is the
             sum over devices of its first result, over that of its second.
+        spike_sigmas: A step whose loss or gradient norm is further above its mean, in
+            standard deviations, changes nothing either; 0 for none.
+        spike_window: Steps over which that mean is taken.
 
     Returns:
         A function from state (donated) and batch to the next state and the step's
@@ -112,8 +129,15 @@ def build_train_step(
         )
         parameters = eqx.apply_updates(state.parameters, updates)
         is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        is_spike, statistics = jnp.zeros((), bool), state.statistics
+        if spike_sigmas > 0:
+            values = jnp.stack([loss, norm.astype(loss.dtype)])
+            values = values.astype(statistics.mean.dtype)
+            bound = statistics.bound(spike_sigmas, spike_window)
+            is_spike = is_finite & jnp.any(values > bound)
+            statistics = statistics.add(values, is_finite, spike_sigmas, spike_window)
         parameters, optimizer_state = select(
-            is_finite,
+            is_finite & ~is_spike,
             (parameters, optimizer_state),
             (state.parameters, state.optimizer),
         )
@@ -123,8 +147,10 @@ def build_train_step(
             optimizer=optimizer_state,
             step=state.step + 1,
             skipped=state.skipped + (~is_finite).astype(jnp.int32),
+            spikes=state.spikes + is_spike.astype(jnp.int32),
+            statistics=statistics,
         )
-        return state, StepMetrics(loss, norm, state.skipped)
+        return state, StepMetrics(loss, norm, state.skipped, state.spikes)
 
     return jax.jit(step, donate_argnums=0)
 
