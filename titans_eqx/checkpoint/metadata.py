@@ -64,7 +64,7 @@ def check_resumable(
     """
     parsed = _parse(saved)
     before = _config(parsed).model_dump(mode="json")
-    changes = _differences(before, config.model_dump(mode="json"))
+    changes = differences(before, config.model_dump(mode="json"))
     model_changes = [change for change in changes if change.startswith("model.")]
     if model_changes:
         raise CheckpointError(
@@ -121,12 +121,13 @@ def _config(saved: _Saved) -> RunConfig:
         ) from error
 
 
-def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """One line for each key, below `key`, that two configs as JSON differ in."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line
             for name in sorted({*before, *now})
-            for line in _differences(
+            for line in differences(
                 before.get(name), now.get(name), f"{key}.{name}".lstrip(".")
             )
         ]

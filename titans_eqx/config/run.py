@@ -118,6 +118,10 @@ class OptimizerConfig(Section):
 class TrainConfig(Section):
     """How long to train, and what to do on the way; 0 in an `*_every` means never."""
 
+    init_from: str = Field(
+        default="",
+        description="run folder whose weights training starts with; empty: random ones",
+    )
     steps: int = Field(default=1000, ge=1, description="optimizer steps in all")
     batch_size: int = Field(
         default=16, ge=1, description="sequences in a step, over all devices"

@@ -25,6 +25,7 @@ from titans_eqx.training.loss import Batch
 from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.run_summary import run_summary
 from titans_eqx.training.sample import write_sample
+from titans_eqx.training.starting_weights import start_from
 from titans_eqx.training.step import (
     StepMetrics,
     TrainState,
@@ -133,6 +134,10 @@ class _Run:
         restored = self.checkpoints.restore_latest(self.state.items())
         if restored is None:
             self.metrics.truncate_after(0)
+            if source := self.config.train.init_from:
+                self.state, lines = start_from(self.state, source, self.config)
+                for line in lines:
+                    self.display.message(line)
             for line in run_summary(self.context):
                 self.display.message(line)
             return

@@ -1,0 +1,61 @@
+"""Runs that start from the weights of another run."""
+
+import jax
+import numpy as np
+import pytest
+
+from titans_eqx.checkpoint.checkpoints import CheckpointError
+from titans_eqx.checkpoint.load_model import load_model
+from titans_eqx.training.context import TrainContext
+from titans_eqx.training.starting_weights import start_from
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+
+def start(small_config, folder, **changes):
+    config = small_config(**changes)
+    return start_from(TrainContext.build(config).state, folder, config)
+
+
+def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(
+    finished_run, small_config
+):
+    _, folder, _ = finished_run
+    state, lines = start(small_config, folder, model__memory__chunk_len=2)
+    loaded = load_model(folder)
+    for own, other in zip(
+        jax.tree.leaves(state.items()["model"]),
+        jax.tree.leaves(loaded.model),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(own, other)
+    assert int(state.step) == 0
+    momenta = jax.tree.leaves(state.optimizer)
+    assert not any(np.any(leaf) for leaf in momenta)
+    assert lines[:2] == [
+        f"starting with the weights of {folder}, step 6",
+        "changed since: model.memory.chunk_len was 4, is 2",
+    ]
+    assert "one chunk length read worse with another" in lines[2]
+
+
+def test_a_run_uses_them(finished_run, small_config, train_quietly, tmp_path):
+    config, folder, _ = finished_run
+    second = small_config(train__init_from=str(folder), train__steps=1)
+    printed = train_quietly(second, tmp_path / "second")
+    assert f"starting with the weights of {folder}, step 6" in printed.replace("\n", "")
+    again = train_quietly(second, tmp_path / "second")
+    assert "starting with the weights" not in again  # it goes on from its own
+
+
+def test_other_parameters_are_refused(finished_run, small_config):
+    _, folder, _ = finished_run
+    with pytest.raises(
+        CheckpointError, match=r"has other parameters: model.d_model was 8, is 16\."
+    ):
+        start(small_config, folder, model__d_model=16)
+
+
+def test_no_run_is_refused(small_config, tmp_path):
+    with pytest.raises(CheckpointError, match="is no run folder"):
+        start(small_config, tmp_path)

@@ -1,0 +1,73 @@
+"""Starting a run from the weights of another one, such as TNT's second stage."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+
+from titans_eqx.checkpoint.checkpoints import CheckpointError
+from titans_eqx.checkpoint.load_model import load_model
+from titans_eqx.checkpoint.metadata import differences
+from titans_eqx.config import RunConfig
+from titans_eqx.training.step import TrainState
+
+
+def start_from(
+    state: TrainState, run_dir: str | Path, config: RunConfig
+) -> tuple[TrainState, list[str]]:
+    """A run's first state with the latest weights of another run; the rest is fresh.
+
+    Args:
+        state: The first state of the run.
+        run_dir: The folder of the other run.
+        config: Of the run. Its model may differ from the other's in what has no
+            parameters, such as chunk lengths.
+
+    Returns:
+        The state, and lines for the user: where the weights are from, what differs.
+
+    Raises:
+        CheckpointError: If the folder has no usable checkpoint, or its model has other
+            parameters or another tokenizer.
+    """
+    loaded = load_model(run_dir)
+    before, now = (
+        {"model": one.model.model_dump(mode="json")} for one in (loaded.config, config)
+    )
+    changes = differences(before, now)
+    tokenizers = loaded.config.data.tokenizer, config.data.tokenizer
+    if tokenizers[0] != tokenizers[1]:
+        raise CheckpointError(
+            f"train.init_from: {run_dir} was trained with data.tokenizer = "
+            f'"{tokenizers[0]}", got "{tokenizers[1]}". Use the same one.'
+        )
+    own = state.items()["model"]
+    weights = eqx.filter(loaded.model, eqx.is_array)
+    if _shapes(weights) != _shapes(own):
+        raise CheckpointError(
+            f"train.init_from: the model of {run_dir} has other parameters: "
+            f"{'; '.join(changes)}. Change these keys back."
+        )
+    lines = [f"starting with the weights of {run_dir}, step {loaded.step:,}"]
+    lines += [f"warning: {line}" for line in loaded.refused]
+    for change in changes:
+        lines.append(f"changed since: {change}")
+        if "chunk_len" in change:
+            lines.append(
+                "warning: weights trained with one chunk length read worse with "
+                "another until they are trained on with it"
+            )
+    # Not `jax.tree.map` over both: static fields, such as chunk lengths, may differ.
+    leaves, structure = jax.tree.flatten(own)
+    placed = structure.unflatten(
+        jax.device_put(new, old.sharding)
+        for new, old in zip(jax.tree.leaves(weights), leaves, strict=True)
+    )
+    return TrainState.from_items({**state.items(), "model": placed}), lines
+
+
+def _shapes(tree: object) -> dict[str, tuple[object, object]]:
+    return {
+        jax.tree_util.keystr(path): (leaf.shape, leaf.dtype)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
