@@ -14,6 +14,7 @@ import click
 
 from scripts.benchmark import comparison
 from scripts.benchmark.case import Case, Kind
+from scripts.benchmark.chunks import by_chunk_len
 from scripts.benchmark.isolation import Measurement, measure, measure_each
 from scripts.benchmark.options import (
     SHARED,
@@ -211,6 +212,17 @@ def compilation(options: Options, depths: tuple[int, ...]) -> Results:
 def roofline_of_cases(options: Options, **own: Any) -> Results:
     """FLOP/s over those of a large matrix product in the same process."""
     return roofline(options, **own)
+
+
+@measurement("chunks")
+@several("--chunk-len", 8, 16, 32, 64, 128, help="Tokens in a chunk")
+@number("--length", 2048, "Tokens in a sequence.")
+@number("--batch", 4, "Sequences.")
+@number("--global-chunk", 512, "Tokens in a chunk of TNT's global memory.")
+@number("--shard", 256, "Tokens in a shard of TNT's local memory.")
+def chunks(options: Options, chunk_lens: tuple[int, ...], **own: int) -> Results:
+    """Optimizer steps of lmm by chunk length, with one memory and with TNT's."""
+    return by_chunk_len(options, chunk_lens, **own)
 
 
 @measurement("peers")

@@ -13,7 +13,7 @@ from scripts.benchmark.program import (
     Program,
     count_parameters,
 )
-from titans_eqx.memory import NeuralMemory
+from titans_eqx.models.build import build_memory
 from titans_eqx.sharding.mesh import (
     BATCH,
     DATA_AXIS,
@@ -36,8 +36,7 @@ def memory_program(case: Case) -> Program:
     layer_key, token_key = jr.split(jr.key(case.config.train.seed))
 
     def build() -> tuple[PyTree[Array], PyTree]:
-        layer = NeuralMemory.from_config(model.d_model, model.memory, key=layer_key)
-        return eqx.partition(layer, eqx.is_array)
+        return eqx.partition(build_memory(model, key=layer_key), eqx.is_array)
 
     # Traced rather than run, as in training: one program in place of many small ones.
     static = eqx.filter_eval_shape(build)[1]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key, PRNGKeyArray
 
 from titans_eqx.attention import AttentionHeads, SegmentAttention, SlidingAttention
 from titans_eqx.config import ModelConfig
-from titans_eqx.memory import HierarchicalMemory, NeuralMemory
+from titans_eqx.memory import AbstractMemory, HierarchicalMemory, NeuralMemory
 from titans_eqx.models.attention import AttentionOnly
 from titans_eqx.models.backbone import Backbone, Block, LayerStack
 from titans_eqx.models.gate import MemoryGate
@@ -96,13 +96,18 @@ def _build_block(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> Block:
     )
 
 
+def build_memory(config: ModelConfig, *, key: PRNGKeyArray) -> AbstractMemory:
+    """The memory of a block: a hierarchy if the config has local chunk lengths."""
+    kind = HierarchicalMemory if config.memory.local.chunk_lens else NeuralMemory
+    return kind.from_config(config.d_model, config.memory, key=key)
+
+
 def _build_mixer(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> AbstractMixer:
     memory_key, attention_key = jr.split(key)
     if name == "transformer":
         return AttentionOnly(_sliding_attention(config, key=attention_key))
 
-    kind = HierarchicalMemory if config.memory.local.chunk_lens else NeuralMemory
-    memory = kind.from_config(config.d_model, config.memory, key=memory_key)
+    memory = build_memory(config, key=memory_key)
     persistent_in_memory = config.attention.persistent_in_memory
     match name:
         case "lmm":
