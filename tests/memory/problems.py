@@ -16,15 +16,19 @@ from titans_eqx.memory import (
     AbstractRule,
     AbstractRuleState,
     DeltaRule,
+    MemoraRule,
     MemoryInputs,
     MemoryNet,
     OmegaRule,
+    RetentionRule,
     TitansRule,
     scan_chunks,
     scan_tokens,
 )
 from titans_eqx.memory.delta import DeltaState
+from titans_eqx.memory.memora import MemoraState
 from titans_eqx.memory.omega import OmegaState
+from titans_eqx.memory.retention_rule import RetentionState
 from titans_eqx.memory.titans import TitansState
 
 D = 4
@@ -89,6 +93,14 @@ def draw_problem(
                 pairs=_random_pairs(rule, net),
                 chunk_offset=offset,
             )
+        case RetentionRule():
+            inner = draw_problem(rule.rule, net, n_tokens, chunk_offset=chunk_offset)
+            scale = jnp.asarray(rng.uniform(0.5, 1.5, size=len(net.shapes)))
+            state = RetentionState(inner.state, scale, offset)
+        case MemoraRule():
+            # Logits of order one, for weights that are far from equal.
+            softmax = tuple(jax.nn.softmax(3 * w, axis=0) for w in anchor)
+            state = MemoraState(tuple(3 * w for w in now), softmax, offset)
         case _:
             state = rule.init_state(now)
             state = eqx.tree_at(lambda state: state.chunk_offset, state, offset)

@@ -9,8 +9,12 @@ import pytest
 
 from titans_eqx.memory import (
     DeltaRule,
+    ElasticNet,
+    MemoraRule,
     MemoryInputs,
     MemoryNet,
+    NormRetention,
+    RetentionRule,
     TitansRule,
     scan_chunks,
     scan_tokens,
@@ -92,6 +96,55 @@ def test_forgetting_keeps_the_memory_within_one_bound_for_ever():
     assert np.all(np.isfinite(reads))
     bound = start + RATE * CLIP / (1 - MOMENTUM) / decay
     assert np.all(weights <= 1.001 * bound)
+
+
+RETAINING = {
+    "elastic net": RetentionRule(TitansRule(chunk_len=CHUNK), ElasticNet()),
+    "norm": RetentionRule(TitansRule(chunk_len=CHUNK), NormRetention()),
+    "memora": MemoraRule(chunk_len=CHUNK),
+}
+
+
+@eqx.filter_jit
+def run_each(form, rule, net, streams):
+    """Reads and weights after every chunk, of several streams that never forget."""
+    gates = {
+        name: jnp.full((N_TOKENS, spec.size), gate, jnp.float32)
+        for name, spec in rule.gate_specs(net).items()
+        for gate in [{"decay": 0.0, "momentum": MOMENTUM}.get(name, RATE)]
+    }
+
+    def body(state, chunk):
+        reads, state = form(rule, net, chunk, state)
+        return state, (reads, state.weights)
+
+    def one_stream(values):
+        directions = unit_norm(values / 1e4)
+        inputs = MemoryInputs(directions, directions, values, gates)
+        chunks = jax.tree.map(lambda x: x.reshape(-1, CHUNK, x.shape[1]), inputs)
+        return jax.lax.scan(body, rule.init_state(net.init(jr.key(0))), chunks)[1]
+
+    return jax.vmap(one_stream)(streams)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("name", RETAINING)
+def test_no_stream_breaks_a_retention(name, form):
+    net, streams = NETS["norm"], jnp.asarray([*VALUES.values()], jnp.float32)
+    reads, weights = run_each(form, RETAINING[name], net, streams)
+    assert np.all(np.isfinite(reads))
+    for layer, w in enumerate(np.asarray(m, np.float64) for m in weights):
+        match name:
+            case "elastic net":  # grows no faster than without
+                start = np.linalg.norm(net.init(jr.key(0))[layer])
+                n_read = CHUNK * np.arange(1, N_TOKENS // CHUNK + 1)
+                largest = start + RATE * CLIP / (1 - MOMENTUM) * n_read
+                assert np.all(sizes(w) <= 1.001 * largest)
+            case "norm":
+                assert np.all(np.sum(w**4, axis=(-2, -1)) <= 1.001)
+            case "memora":
+                assert np.all(w >= 0)
+                np.testing.assert_allclose(np.sum(w, axis=-2), 1, rtol=1e-5)
 
 
 LINEAR = MemoryNet(D, 1, norm=False)

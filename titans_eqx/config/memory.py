@@ -15,11 +15,12 @@ LARGEST_BLOCK: Final = 64
 class HeadsConfig(Section):
     """Memories side by side: their network, their update rule, what they may learn."""
 
-    rule: Literal["titans", "delta", "omega", "large_chunk"] = Field(
+    rule: Literal["titans", "delta", "omega", "memora", "large_chunk"] = Field(
         default="titans",
         description="update rule; delta: for linear memories (depth = 1, norm = "
-        "false); omega: each token writes the last window pairs again; large_chunk: "
-        "reads the weights of the chunk's start, writes at its end",
+        "false); omega: each token writes the last window pairs again; memora: weights "
+        "are probabilities; large_chunk: reads the weights of the chunk's start, "
+        "writes at its end",
     )
     update: Literal["gradient", "muon"] = Field(
         default="gradient",
@@ -53,6 +54,23 @@ class HeadsConfig(Section):
     )
     loss_power: float = Field(
         default=3.0, gt=1, le=4, description="exponent of loss = power"
+    )
+    retention: Literal["decay", "elastic_net", "norm"] = Field(
+        default="decay",
+        description="what the end of a chunk does to the weights: nothing but decay; "
+        "shrink them, see retention_threshold; divide them by a power of their norm, "
+        "see retention_power",
+    )
+    retention_threshold: float = Field(
+        default=1e-4,
+        ge=0,
+        description="what a token takes off each weight (retention = elastic_net)",
+    )
+    retention_power: float = Field(
+        default=4.0,
+        gt=2,
+        le=8,
+        description="q of the norm; its power is q - 2 (retention = norm)",
     )
     decay_towards: Literal["zero", "initial"] = Field(
         default="zero", description="weights that forgetting leads to"
@@ -209,8 +227,9 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
         require("decay", ("gates", heads.gates == "per_layer", '"per_layer"'))
     if heads.loss != "power":
         require("loss", *left_out("loss_power"))
+    scalar = ("decay", heads.decay == "scalar", '"scalar"')
     if heads.error_after_decay:
-        require("error_after_decay", ("decay", heads.decay == "scalar", '"scalar"'))
+        require("error_after_decay", scalar)
     # What only one of the rules looks at.
     for rule, key in (
         ("omega", "window"),
@@ -219,6 +238,15 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
     ):
         if heads.rule != rule:
             require("rule", *left_out(key))
+    for retention, key in (
+        ("elastic_net", "retention_threshold"),
+        ("norm", "retention_power"),
+    ):
+        if heads.retention != retention:
+            require("retention", *left_out(key))
+    if heads.retention != "decay":
+        has_velocity = heads.rule in ("titans", "omega")
+        require("retention", ("rule", has_velocity, '"titans" or "omega"'))
     no_channels = ("decay", heads.decay != "channel", '"scalar" or "none"')
     to_zero = ("decay_towards", heads.decay_towards == "zero", '"zero"')
     match heads.rule:
@@ -235,12 +263,11 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
                 *left_out("clip", "surprise"),
             )
         case "omega":
-            require(
-                "rule",
-                ("decay", heads.decay == "scalar", '"scalar"'),
-                to_zero,
-                ("use_momentum", heads.use_momentum, "true"),
-            )
+            has_momentum = ("use_momentum", heads.use_momentum, "true")
+            require("rule", scalar, to_zero, has_momentum)
+        case "memora":
+            no_momentum = ("use_momentum", not heads.use_momentum, "false")
+            require("rule", scalar, to_zero, no_momentum)
         case "large_chunk":
             # Momentum belongs to the update.
             require("rule", no_channels, to_zero, *left_out("read", "use_momentum"))

@@ -18,6 +18,7 @@ from titans_eqx.memory.loss import SquaredError as SquaredError
 from titans_eqx.memory.losses import DotProductLoss as DotProductLoss
 from titans_eqx.memory.losses import HuberLoss as HuberLoss
 from titans_eqx.memory.losses import PowerLoss as PowerLoss
+from titans_eqx.memory.memora import MemoraRule as MemoraRule
 from titans_eqx.memory.memory import AbstractMemory as AbstractMemory
 from titans_eqx.memory.memory import MemoryStats as MemoryStats
 from titans_eqx.memory.muon import MuonUpdate as MuonUpdate
@@ -26,6 +27,10 @@ from titans_eqx.memory.net import MemoryNet as MemoryNet
 from titans_eqx.memory.omega import OmegaRule as OmegaRule
 from titans_eqx.memory.outer_gradient import OuterGradient as OuterGradient
 from titans_eqx.memory.read_only import ReadOnlyRule as ReadOnlyRule
+from titans_eqx.memory.retention import AbstractRetention as AbstractRetention
+from titans_eqx.memory.retention import ElasticNet as ElasticNet
+from titans_eqx.memory.retention import NormRetention as NormRetention
+from titans_eqx.memory.retention_rule import RetentionRule as RetentionRule
 from titans_eqx.memory.rule import AbstractRule as AbstractRule
 from titans_eqx.memory.rule import AbstractRuleState as AbstractRuleState
 from titans_eqx.memory.scan import scan_chunks as scan_chunks

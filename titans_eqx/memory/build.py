@@ -5,11 +5,14 @@ from titans_eqx.memory.delta import DeltaRule
 from titans_eqx.memory.large_chunk import GradientUpdate, LargeChunkRule
 from titans_eqx.memory.loss import AbstractInnerLoss, SquaredError
 from titans_eqx.memory.losses import DotProductLoss, HuberLoss, PowerLoss
+from titans_eqx.memory.memora import MemoraRule
 from titans_eqx.memory.muon import MuonUpdate
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
 from titans_eqx.memory.omega import OmegaRule
 from titans_eqx.memory.outer_gradient import OuterGradient
 from titans_eqx.memory.read_only import ReadOnlyRule
+from titans_eqx.memory.retention import ElasticNet, NormRetention
+from titans_eqx.memory.retention_rule import RetentionRule
 from titans_eqx.memory.rule import AbstractRule
 from titans_eqx.memory.titans import TitansRule
 
@@ -51,7 +54,7 @@ def build_rule(
     rule: AbstractRule
     match config.rule:
         case "titans":
-            rule = TitansRule(
+            titans = TitansRule(
                 chunk_len=chunk_len,
                 loss=build_loss(config),
                 clip=config.clip,
@@ -63,6 +66,7 @@ def build_rule(
                 use_momentum=config.use_momentum,
                 max_learning_rate=config.max_learning_rate,
             )
+            rule = _add_retention(titans, config)
         case "delta":
             rule = DeltaRule(
                 chunk_len=chunk_len,
@@ -75,9 +79,20 @@ def build_rule(
                 max_learning_rate=config.max_learning_rate,
             )
         case "omega":
-            rule = OmegaRule(
+            omega = OmegaRule(
                 d,
                 window=config.window,
+                chunk_len=chunk_len,
+                loss=build_loss(config),
+                clip=config.clip,
+                read=config.read,
+                outer_gradient=outer_gradient,
+                decay_start=config.decay_start,
+                max_learning_rate=config.max_learning_rate,
+            )
+            rule = _add_retention(omega, config)
+        case "memora":
+            rule = MemoraRule(
                 chunk_len=chunk_len,
                 loss=build_loss(config),
                 clip=config.clip,
@@ -98,3 +113,13 @@ def build_rule(
                 max_learning_rate=config.max_learning_rate,
             )
     return ReadOnlyRule(rule) if off else rule
+
+
+def _add_retention(rule: TitansRule | OmegaRule, config: HeadsConfig) -> AbstractRule:
+    match config.retention:
+        case "decay":
+            return rule
+        case "elastic_net":
+            return RetentionRule(rule, ElasticNet(config.retention_threshold))
+        case "norm":
+            return RetentionRule(rule, NormRetention(config.retention_power))

@@ -79,7 +79,11 @@ class AbstractRule(eqx.Module, Generic[State]):
 
     @abstractmethod
     def end_chunk(self, state: State) -> PyTree[Array]:
-        """What a finished chunk hands to the next one."""
+        """What a finished chunk hands to the next one.
+
+        Of the state that `start_chunk` makes of it, this must be the same again: a
+        chunk without tokens changes nothing.
+        """
 
     @abstractmethod
     def start_chunk(self, carry: PyTree[Array]) -> State:
