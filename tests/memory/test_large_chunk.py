@@ -24,6 +24,7 @@ from titans_eqx.memory import (
     MemoryNet,
     MuonUpdate,
     NeuralMemory,
+    SoftmaxUpdate,
     check_rule,
     scan_chunks,
     scan_tokens,
@@ -32,15 +33,19 @@ from titans_eqx.memory.large_chunk import LargeChunkState
 from titans_eqx.memory.muon import orthogonalize
 
 CHUNK = 4
-UPDATES = {"gradient": GradientUpdate(), "muon": MuonUpdate()}
+UPDATES = {
+    "gradient": GradientUpdate(),
+    "muon": MuonUpdate(),
+    "softmax": SoftmaxUpdate(),
+}
 with_each_update = pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
 
 
 def answer(rule, net, problem):
     """What the oracle makes of a problem, in the shape of the two forms."""
-    inputs, state, _ = jax.tree.map(np.asarray, problem)
+    inputs, _, initial = jax.tree.map(np.asarray, problem)
     result = large_chunk_oracle(
-        state.weights,
+        initial,
         inputs.queries,
         inputs.keys,
         inputs.values,
@@ -48,6 +53,7 @@ def answer(rule, net, problem):
         inputs.gates["learning_rate"],
         inputs.gates.get("momentum"),
         chunk_len=rule.chunk_len,
+        are_probabilities=isinstance(rule.update, SoftmaxUpdate),
         clip=rule.clip or None,
         residual=net.residual,
         norm=net.norm,
@@ -70,6 +76,7 @@ def test_both_forms_and_every_block_equal_the_oracle(update, use_decay, clip):
     rule = LargeChunkRule(update, chunk_len=CHUNK, use_decay=use_decay, clip=clip)
     net = MemoryNet(D, 2, expansion=2)
     problem = draw_problem(rule, net, 11)
+    problem = problem._replace(state=rule.init_state(problem.initial))
     expected = answer(rule, net, problem)
     for form in (scan_tokens, scan_chunks, partial(scan_chunks, block_len=2)):
         run = solve(form, rule, net)

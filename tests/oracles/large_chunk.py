@@ -47,6 +47,12 @@ def orthogonalized(x: np.ndarray) -> np.ndarray:
     return (left * singular) @ right
 
 
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """What exponentials share of their column."""
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=0)
+
+
 def large_chunk_oracle(
     weights: Sequence[np.ndarray],
     queries: np.ndarray,
@@ -57,6 +63,7 @@ def large_chunk_oracle(
     momentum: np.ndarray | None = None,
     *,
     chunk_len: int,
+    are_probabilities: bool = False,
     clip: float | None = None,
     residual: bool = True,
     norm: bool = True,
@@ -72,12 +79,16 @@ def large_chunk_oracle(
         learning_rate: theta_t, (seq, depth).
         momentum: eta_t, (seq, depth), for Muon; None is plain gradient descent.
         chunk_len: tokens between two changes of the weights.
+        are_probabilities: what is descended are the logarithms of the weights, of which
+            each column sums to one; the given weights are the first logarithms.
         clip: largest norm of a surprise that is written whole; None writes all of it.
         residual: as in `memory_forward`.
         norm: as in `memory_forward`.
     """
     network = {"residual": residual, "norm": norm}
     m = copy_matrices(weights)
+    if are_probabilities:
+        m = [probabilities(w) for w in m]
     s = [np.zeros_like(w) for w in m]
     kept, rate, offset = np.ones(len(m)), np.zeros(len(m)), 0
     reads = []
@@ -94,7 +105,10 @@ def large_chunk_oracle(
         if offset < chunk_len:
             continue
         for layer in range(len(m)):
-            if momentum is None:
+            if are_probabilities:
+                m[layer] = probabilities(kept[layer] * np.log(m[layer]) + s[layer])
+                s[layer] = np.zeros_like(s[layer])
+            elif momentum is None:
                 m[layer] = kept[layer] * m[layer] + s[layer]
                 s[layer] = np.zeros_like(s[layer])
             else:

@@ -22,9 +22,10 @@ class HeadsConfig(Section):
         "are probabilities; large_chunk: reads the weights of the chunk's start, "
         "writes at its end",
     )
-    update: Literal["gradient", "muon"] = Field(
+    update: Literal["gradient", "muon", "softmax"] = Field(
         default="gradient",
-        description="what the end of a chunk does (rule = large_chunk)",
+        description="what the end of a chunk does (rule = large_chunk); softmax: "
+        "Memora's",
     )
     window: int = Field(
         default=4, ge=1, description="pairs that a token writes (rule = omega)"

@@ -19,6 +19,7 @@ from titans_eqx.memory.losses import DotProductLoss as DotProductLoss
 from titans_eqx.memory.losses import HuberLoss as HuberLoss
 from titans_eqx.memory.losses import PowerLoss as PowerLoss
 from titans_eqx.memory.memora import MemoraRule as MemoraRule
+from titans_eqx.memory.memora import SoftmaxUpdate as SoftmaxUpdate
 from titans_eqx.memory.memory import AbstractMemory as AbstractMemory
 from titans_eqx.memory.memory import MemoryStats as MemoryStats
 from titans_eqx.memory.muon import MuonUpdate as MuonUpdate

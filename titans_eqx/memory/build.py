@@ -2,10 +2,14 @@
 
 from titans_eqx.config.memory import HeadsConfig
 from titans_eqx.memory.delta import DeltaRule
-from titans_eqx.memory.large_chunk import GradientUpdate, LargeChunkRule
+from titans_eqx.memory.large_chunk import (
+    AbstractChunkUpdate,
+    GradientUpdate,
+    LargeChunkRule,
+)
 from titans_eqx.memory.loss import AbstractInnerLoss, SquaredError
 from titans_eqx.memory.losses import DotProductLoss, HuberLoss, PowerLoss
-from titans_eqx.memory.memora import MemoraRule
+from titans_eqx.memory.memora import MemoraRule, SoftmaxUpdate
 from titans_eqx.memory.muon import MuonUpdate
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
 from titans_eqx.memory.omega import OmegaRule
@@ -103,7 +107,7 @@ def build_rule(
             )
         case "large_chunk":
             rule = LargeChunkRule(
-                MuonUpdate() if config.update == "muon" else GradientUpdate(),
+                _build_update(config),
                 chunk_len=chunk_len,
                 loss=build_loss(config),
                 clip=config.clip,
@@ -123,3 +127,13 @@ def _add_retention(rule: TitansRule | OmegaRule, config: HeadsConfig) -> Abstrac
             return RetentionRule(rule, ElasticNet(config.retention_threshold))
         case "norm":
             return RetentionRule(rule, NormRetention(config.retention_power))
+
+
+def _build_update(config: HeadsConfig) -> AbstractChunkUpdate:
+    match config.update:
+        case "gradient":
+            return GradientUpdate()
+        case "muon":
+            return MuonUpdate()
+        case "softmax":
+            return SoftmaxUpdate()

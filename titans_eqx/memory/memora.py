@@ -27,8 +27,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.decay import chunk_decay
+from titans_eqx.memory.decay import SMALLEST_FACTOR, chunk_decay
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.large_chunk import AbstractChunkUpdate
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
     SquaredError,
@@ -203,6 +204,40 @@ class MemoraRule(AbstractRule[MemoraState]):
         return reads, MemoraState(
             logits=logits, anchor=state.anchor, chunk_offset=state.chunk_offset
         )
+
+
+class SoftmaxUpdate(AbstractChunkUpdate):
+    """Memora once per chunk: `W <- softmax(A log W + S)`, at the cost of any update.
+
+    Not Memora with another chunk length, whose reads see the chunk's own tokens.
+    """
+
+    def gate_specs(self, n_memory_layers: int) -> Mapping[str, GateSpec]:
+        """None."""
+        return {}
+
+    def factor(
+        self,
+        keep: Float[Array, "*rows n_memory_layers"],
+        gates: Mapping[str, Float[Array, "*rows _"]],
+    ) -> Float[Array, "*rows n_memory_layers"]:
+        """See `AbstractChunkUpdate.factor`: forgetting, as for the logits."""
+        return keep
+
+    def initial(self, weights: Float[Array, "d_in d_out"]) -> Array:
+        """Those whose logits were drawn."""
+        return _softmax(weights)
+
+    def __call__(
+        self,
+        weights: Float[Array, "d_in d_out"],
+        update: Float[Array, "d_in d_out"],
+        kept: Float[Array, ""],
+        rate: Float[Array, ""],
+    ) -> tuple[Float[Array, "d_in d_out"], Float[Array, "d_in d_out"]]:
+        """See `AbstractChunkUpdate.__call__`."""
+        logits = jnp.log(jnp.maximum(weights, SMALLEST_FACTOR))
+        return _softmax(kept * logits + update), jnp.zeros_like(update)
 
 
 def _softmax(logits: Float[Array, "*times d_in d_out"]) -> Array:
