@@ -1,4 +1,5 @@
 import os
+import resource
 import stat
 import threading
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from tests.refusal import assert_refused
 from titans_eqx.files import (
+    append,
     open_regular,
     probe_output,
     read_regular,
@@ -51,6 +53,28 @@ def test_more_than_the_limit_is_not_read(tmp_path):
         file.truncate(2**40)  # takes no room on the disk
     with pytest.raises(OSError, match="more than 4 bytes"):
         read_regular(path, 4)
+
+
+def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one\n")
+    append(path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            append(path, b"three\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_appending_to_a_file_that_was_removed_is_an_error(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        append(path, b"one")
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud900", "a" * 400, "a/" * 2600])

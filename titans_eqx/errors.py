@@ -1,6 +1,9 @@
 """The common base of errors that are the user's to mend."""
 
-from typing import ClassVar
+import os
+from typing import ClassVar, Final
+
+MAX_NAME_LEN: Final = 500  # characters of a path that a message repeats
 
 
 class UserError(ValueError):
@@ -16,3 +19,14 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         """Keep the message on one line: names and files may hold line breaks."""
         super().__init__(" ".join(message.splitlines()))
+
+
+def os_reason(error: OSError) -> str:
+    """What the operating system refused, as `path: reason` where it names a path."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return reason
+    name = os.fsdecode(error.filename)
+    if len(name) > MAX_NAME_LEN:
+        name = f"{name[:60]}... ({len(name):,} characters)"
+    return f"{name}: {reason}"

@@ -26,7 +26,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: If it is no regular file, or cannot be opened.
     """
-    _check_name(path)
+    check_name(path)
     # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -65,7 +65,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: If it cannot be written.
     """
-    _check_name(path)
+    check_name(path)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -91,6 +91,30 @@ def write_durably(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file that is there, all of it or nothing.
+
+    The file is opened for each call: one that was deleted meanwhile is noticed, rather
+    than written to where nobody finds it.
+
+    Raises:
+        OSError: If it cannot be written; the error names the path.
+    """
+    try:
+        with path.open("r+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def probe_output(path: Path, option: str) -> None:
     """Find out before any work whether a file can be written, and leave no trace.
 
@@ -105,7 +129,7 @@ def probe_output(path: Path, option: str) -> None:
     """
     made: list[Path] = []
     try:
-        _check_name(path)
+        check_name(path)
         with contextlib.suppress(FileNotFoundError):
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
@@ -138,7 +162,7 @@ def probe_folder(folder: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
     """Turn what is no file name at all into an error of the kind that is expected."""
     try:
         is_name = b"\0" not in os.fsencode(path)

@@ -23,60 +23,60 @@ def discarded(path):
 
 
 def test_each_line_is_on_disk_at_once(path):
-    with MetricsLog(path) as log:
-        log.write({"step": 1, "loss": 2.5})
-        assert path.read_text() == '{"step": 1, "loss": 2.5}\n'
+    log = MetricsLog(path)
+    log.write({"step": 1, "loss": 2.5})
+    assert path.read_text() == '{"step": 1, "loss": 2.5}\n'
 
 
 def test_array_scalars_become_numbers_and_nan_becomes_null(path):
-    with MetricsLog(path) as log:
-        log.write({"step": np.int64(3), "loss": jnp.float32(1.5)})
-        log.write({"step": 4, "loss": float("nan"), "norm": np.float32("inf")})
-        assert records(path) == [
-            {"step": 3, "loss": 1.5},
-            {"step": 4, "loss": None, "norm": None},
-        ]
+    log = MetricsLog(path)
+    log.write({"step": np.int64(3), "loss": jnp.float32(1.5)})
+    log.write({"step": 4, "loss": float("nan"), "norm": np.float32("inf")})
+    assert records(path) == [
+        {"step": 3, "loss": 1.5},
+        {"step": 4, "loss": None, "norm": None},
+    ]
 
 
 def test_reopening_appends(path):
     for step in (1, 2):
-        with MetricsLog(path) as log:
-            log.write({"step": step})
-    with MetricsLog(path) as log:
-        assert [record["step"] for record in records(path)] == [1, 2]
+        log = MetricsLog(path)
+        log.write({"step": step})
+    log = MetricsLog(path)
+    assert [record["step"] for record in records(path)] == [1, 2]
 
 
 def test_resuming_moves_later_steps_aside(path):
-    with MetricsLog(path) as log:
-        for step in (10, 20, 30):
-            log.write({"step": step})
-            log.write({"note": f"after {step}"})
-        assert log.truncate_after(20) == 2
-        log.write({"step": 30, "again": True})
-        assert records(path) == [
-            {"step": 10},
-            {"note": "after 10"},
-            {"step": 20},
-            {"note": "after 20"},
-            {"step": 30, "again": True},
-        ]
-        assert discarded(path) == '{"step": 30}\n{"note": "after 30"}\n'
-        assert log.truncate_after(30) == 0
+    log = MetricsLog(path)
+    for step in (10, 20, 30):
+        log.write({"step": step})
+        log.write({"note": f"after {step}"})
+    assert log.truncate_after(20) == 2
+    log.write({"step": 30, "again": True})
+    assert records(path) == [
+        {"step": 10},
+        {"note": "after 10"},
+        {"step": 20},
+        {"note": "after 20"},
+        {"step": 30, "again": True},
+    ]
+    assert discarded(path) == '{"step": 30}\n{"note": "after 30"}\n'
+    assert log.truncate_after(30) == 0
 
 
 def test_cut_off_last_line_is_moved_aside_on_opening(path):
     path.write_text('{"step": 1}\n{"step": 2, "lo')
-    with MetricsLog(path) as log:
-        log.write({"step": 2})
+    log = MetricsLog(path)
+    log.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
     assert discarded(path) == '{"step": 2, "lo\n'
 
 
 def test_lines_that_are_no_object_are_moved_aside(path):
     path.write_bytes(b'{"step": 1}\n\xff\x00\n[1]\n{"step": "x"}\n{"step": 2}\n')
-    with MetricsLog(path) as log:
-        assert log.truncate_after(5) == 3
-        assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    log = MetricsLog(path)
+    assert log.truncate_after(5) == 3
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_tensorboard_mirror_writes_events(tmp_path):
@@ -104,6 +104,6 @@ def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_file_is_valid_json_line_by_line(path):
-    with MetricsLog(path) as log:
-        log.write({"step": 1, "sample": "line\nbreak \u2028"})
+    log = MetricsLog(path)
+    log.write({"step": 1, "sample": "line\nbreak \u2028"})
     assert [json.loads(line) for line in path.read_text().split("\n")[:-1]]

@@ -4,9 +4,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
+from tests.refusal import assert_refused
 from titans_eqx.checkpoint.run_folder import (
     HOLDER_NAME,
     LOCK_NAME,
@@ -82,6 +84,34 @@ def test_file_in_place_of_the_folder_gives_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="cannot write to the run folder"):
         RunFolder(tmp_path / "file" / "run")
+
+
+TAKEN = {
+    "metrics.jsonl": Path.mkdir,
+    "config.toml": Path.mkdir,
+    "samples.txt": os.mkfifo,
+    "metrics.discarded.jsonl": lambda path: path.symlink_to("nowhere"),
+    "checkpoints": Path.touch,
+    "tensorboard": Path.touch,
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_name_taken_by_something_else_is_refused_and_moved_away(tmp_path, name):
+    TAKEN[name](tmp_path / name)
+    with RunFolder(tmp_path) as run:
+        kind = "folder" if TAKEN[name] == Path.touch else "file"
+        message = f"{tmp_path / name} is not a {kind}, and the run needs the name"
+        assert_refused(run.check_names, message=message)
+        moved = run.start_fresh()
+        assert moved is not None
+        assert os.path.lexists(moved / name)
+        run.check_names()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "n" * 400, "p/" * 2500])
+def test_a_name_that_no_folder_can_have_gives_one_line(tmp_path, name):
+    assert_refused(RunFolder, tmp_path / name, message="cannot write to the run folder")
 
 
 def test_fresh_start_moves_results_and_nothing_else(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import importlib
 import runpy
 import sys
@@ -25,6 +26,10 @@ def main(raises):
     """Fail as asked."""
     if raises == "ours":
         raise UserError("there is no such file; name another.")
+    if raises == "system":
+        Path("n" * 400).read_bytes()
+    if raises == "pipe":
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     if raises == "none":
         raise NoCheckpointError("no usable checkpoint.")
     raise RuntimeError("a bug")
@@ -34,9 +39,26 @@ def test_user_errors_are_one_line_and_bugs_keep_their_traceback():
     message = "error: there is no such file; name another."
     assert assert_refused(main, "--raises", "ours", message=message) == message
     assert_refused(main, "--raises", "none", message="no usable", exit_code=4)
+    message = f"error: {'n' * 400}: File name too long."
+    assert assert_refused(main, "--raises", "system", message=message) == message
     bug = CliRunner().invoke(main, [])
     assert isinstance(bug.exception, RuntimeError)
     assert "Fail as asked." in CliRunner().invoke(main, ["--help"]).stdout
+
+
+def test_a_reader_of_the_output_that_goes_away_is_no_error():
+    gone = CliRunner().invoke(main, ["--raises", "pipe"])
+    assert (gone.exit_code, gone.output) == (1, "")
+
+
+def test_a_process_may_be_started_without_outputs(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["--raises", "ours"])
+    assert ended.value.code == 2
+    sys.stdout.close()  # or Python warns of files that nobody closed
+    sys.stderr.close()
 
 
 @pytest.mark.parametrize("name", CONSOLE_SCRIPTS)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.refusal import assert_refused
+from titans_eqx.checkpoint.array_file import write_array_file
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
 from titans_eqx.generation import Sampling, Stream, load_session, save_session, session
 from titans_eqx.generation.session import SessionError, fingerprint
@@ -76,6 +77,23 @@ def test_other_weights_options_or_sizes_are_refused(saved):
     for model in (build(1), build(config=wider), build(config=other_rule)):
         with pytest.raises(SessionError, match="saved with another model"):
             load_session(saved, model)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_neither_saved_nor_read(
+    read, saved, tmp_path, value
+):
+    model, state = read
+    broken = jax.tree.map(
+        lambda x: jnp.full_like(x, value) if eqx.is_inexact_array(x) else x, state
+    )
+    before = saved.read_bytes()
+    message = "has numbers that are not finite."
+    assert_refused(save_session, saved, model, broken, message=message)
+    assert saved.read_bytes() == before
+    header = {"format": session.FORMAT, "model": fingerprint(model)}
+    write_array_file(tmp_path / "broken", broken, header)
+    assert_refused(load_session, tmp_path / "broken", model, message=message)
 
 
 def test_the_state_of_another_model_is_not_saved(read, tmp_path):

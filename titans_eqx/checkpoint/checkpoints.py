@@ -11,7 +11,6 @@ place. What it leaves open is added here:
 - falling back from a damaged step to the one before it, with a report.
 """
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from titans_eqx.checkpoint.errors import (
     DamagedError,
     NoCheckpointError,
 )
+from titans_eqx.checkpoint.kept import kept
 from titans_eqx.checkpoint.manifest import check_manifest
-from titans_eqx.checkpoint.store import DOCUMENT_ITEM, MAX_DOCUMENT_BYTES, StepStore
+from titans_eqx.checkpoint.store import DOCUMENT_ITEM, StepStore, one_line
 
 MIN_KEPT_STEPS: Final = 2
 
@@ -75,7 +75,7 @@ class Checkpoints:
             self._store = StepStore(self.folder, keep=keep, read_only=read_only)
         except OSError as error:
             raise CheckpointError(
-                f"cannot use the checkpoint folder {self.folder}: {_one_line(error)}."
+                f"cannot use the checkpoint folder {self.folder}: {one_line(error)}."
             ) from error
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
@@ -92,6 +92,10 @@ class Checkpoints:
         """The steps in the folder, oldest first, damaged ones included."""
         self.wait()
         return self._store.steps()
+
+    def complete_steps(self) -> list[int]:
+        """The steps that were written to their end, oldest first; waits for nothing."""
+        return self._store.complete_steps()
 
     def is_empty(self) -> bool:
         """Whether no save has ever been completed here."""
@@ -116,20 +120,20 @@ class Checkpoints:
                 "already. Continue from it, or use another folder."
             )
         try:
-            document = StepDocument.of(items, metadata).model_dump()
-            size = len(json.dumps(document))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._save_failure(step, error) from error
-        if size > MAX_DOCUMENT_BYTES:
-            raise CheckpointError(
-                f"the metadata of step {step} has {size} bytes, allowed are "
-                f"{MAX_DOCUMENT_BYTES}."
-            )
-        try:
+            document = StepDocument.of(items, metadata).content()
             self._store.start_write(step, items, document)
         except Exception as error:
             raise self._save_failure(step, error) from error
         self._saving = step, self._worker.submit(self._store.finish_write, step)
+
+    def check_save(self) -> None:
+        """Find out, without waiting, whether the save under way has failed.
+
+        Raises:
+            CheckpointError: If it has.
+        """
+        if self._saving is not None and self._saving[1].done():
+            self.wait()
 
     def wait(self) -> None:
         """Block until the save under way is complete, its manifest included.
@@ -249,7 +253,8 @@ class Checkpoints:
 
     def _save_failure(self, step: int, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"cannot save step {step} in {self.folder}: {_one_line(error)}."
+            f"cannot save step {step} in {self.folder}: {one_line(error)}. "
+            f"{kept(self.complete_steps())}"
         )
 
     def _set_aside(self, refused: Mapping[int, str]) -> None:
@@ -259,7 +264,7 @@ class Checkpoints:
             self._store.set_aside(list(refused))
         except OSError as error:
             raise CheckpointError(
-                f"cannot move damaged steps of {self.folder}: {_one_line(error)}."
+                f"cannot move damaged steps of {self.folder}: {one_line(error)}."
             ) from error
 
     def _read_document(self, step: int) -> StepDocument:
@@ -282,12 +287,7 @@ class Checkpoints:
             # The files are as written, so this is not damage: do not fall back.
             raise CheckpointError(
                 f"step {step} in {self.folder} is whole but cannot be restored: "
-                f"{_one_line(error)}."
+                f"{one_line(error)}."
             ) from error
         document.check_values(items)
         return items, document.metadata
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

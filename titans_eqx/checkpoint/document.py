@@ -5,8 +5,9 @@ restored array, so that files which are whole, but not those that were written, 
 noticed.
 """
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from jaxtyping import PyTree
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +19,8 @@ from titans_eqx.checkpoint.leaf_table import (
     leaf_checksums,
     leaf_table,
 )
+
+MAX_DOCUMENT_BYTES: Final = 16 * 2**20
 
 
 class StepDocument(BaseModel):
@@ -59,6 +62,20 @@ class StepDocument(BaseModel):
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "the whole"
             raise DamagedError(f"in its metadata, {place}: {first['msg']}") from None
+
+    def content(self) -> dict[str, Any]:
+        """What is to be written as JSON.
+
+        Raises:
+            TypeError: If the metadata are not what JSON can hold.
+            ValueError: The same, or they are too long.
+        """
+        content = self.model_dump()
+        if (size := len(json.dumps(content))) > MAX_DOCUMENT_BYTES:
+            raise ValueError(
+                f"its metadata have {size:,} bytes, allowed are {MAX_DOCUMENT_BYTES:,}"
+            )
+        return content
 
     def misfit(self, templates: Mapping[str, PyTree]) -> str | None:
         """The first leaf that is not as the templates expect it; None if all are."""

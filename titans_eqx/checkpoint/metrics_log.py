@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from titans_eqx.errors import UserError
-from titans_eqx.files import write_durably
+from titans_eqx.files import append, write_durably
 
 
 class MetricsLog:
     """Appends records; each line is with the operating system when written."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file for appending, and move a cut-off last line aside.
+        """Make the file if it is not there, and move a cut-off last line aside.
 
         Raises:
             OSError: If the file cannot be written; its folder must exist.
@@ -29,15 +29,7 @@ class MetricsLog:
         lines = self._lines()
         if lines and not lines[-1].endswith(b"\n"):
             self._replace(kept=lines[:-1], discarded=lines[-1:])
-        self._file = self.path.open("ab")
-
-    def __enter__(self) -> "MetricsLog":
-        """Return itself; leaving the block closes the file."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close the file."""
-        self.close()
+        self.path.touch()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line.
@@ -45,10 +37,12 @@ class MetricsLog:
         Args:
             record: `step` and numbers by name, Python's or scalars of arrays. A
                 number that is not finite is written as null (JSON has no NaN).
+
+        Raises:
+            OSError: If the file cannot be written, or is not there any more.
         """
         plain = {name: _plain(value) for name, value in record.items()}
-        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        append(self.path, json.dumps(plain, allow_nan=False).encode() + b"\n")
 
     def truncate_after(self, step: int) -> int:
         """Move lines of later steps aside, and lines that are no JSON object.
@@ -68,14 +62,8 @@ class MetricsLog:
             is_kept = record is not None and line_step <= step
             (kept if is_kept else discarded).append(line)
         if discarded:
-            self._file.close()
             self._replace(kept=kept, discarded=discarded)
-            self._file = self.path.open("ab")
         return len(discarded)
-
-    def close(self) -> None:
-        """Close the file; may be called twice."""
-        self._file.close()
 
     def _lines(self) -> list[bytes]:
         if not self.path.exists():

@@ -10,21 +10,24 @@ from filelock import FileLock, Timeout
 
 from titans_eqx.checkpoint.errors import CheckpointError
 from titans_eqx.errors import UserError
-from titans_eqx.files import open_regular, probe_folder, write_durably
+from titans_eqx.files import check_name, open_regular, probe_folder, write_durably
 
 LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
 PREVIOUS_FOLDER: Final = "previous"
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 MAX_HOLDER_BYTES: Final = 4096
-# Only these are moved away for a fresh start: the folder may hold files of the user.
-RESULT_NAMES: Final = (
-    CHECKPOINTS_FOLDER,
+FILES: Final = (
     "config.toml",
     "metrics.jsonl",
     "metrics.discarded.jsonl",
     "samples.txt",
-    "tensorboard",
+)
+FOLDERS: Final = (CHECKPOINTS_FOLDER, "tensorboard")
+# Only these are moved away for a fresh start: the folder may hold files of the user.
+RESULT_NAMES: Final = (
+    *FILES,
+    *FOLDERS,
     "evaluation",
     "inspection",
 )
@@ -71,6 +74,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self._holder = self.path / HOLDER_NAME
         try:
+            check_name(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             probe_folder(self.path)
             self._lock = self._take_lock()
@@ -98,7 +102,7 @@ class RunFolder:
             RunFolderError: If they cannot be moved.
         """
         results = [self.path / name for name in RESULT_NAMES]
-        results = [result for result in results if result.exists()]
+        results = [result for result in results if os.path.lexists(result)]
         if not results:
             return None
         number = 1
@@ -113,6 +117,24 @@ class RunFolder:
                 f"cannot move earlier results to {target}: {error.strerror or error}."
             ) from error
         return target
+
+    def check_names(self) -> None:
+        """Refuse a folder in which a name of a result is taken by something else.
+
+        Raises:
+            RunFolderError: If a file has the name of a folder, or the other way round.
+        """
+        for names, kind, is_kind in (
+            (FILES, "file", Path.is_file),
+            (FOLDERS, "folder", Path.is_dir),
+        ):
+            for path in (self.path / name for name in names):
+                if os.path.lexists(path) and not is_kind(path):
+                    raise RunFolderError(
+                        f"{path} is not a {kind}, and the run needs the name for one. "
+                        "Move it away, use --fresh, which keeps it, or choose another "
+                        "--run-dir."
+                    )
 
     def release(self) -> None:
         """Give the lock back; may be called twice."""

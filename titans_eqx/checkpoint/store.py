@@ -4,6 +4,8 @@ The only file that knows orbax. It serves one process; several devices are fine.
 """
 
 import contextlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,17 +16,19 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
+from titans_eqx.checkpoint.document import MAX_DOCUMENT_BYTES
 from titans_eqx.checkpoint.errors import DamagedError
 from titans_eqx.checkpoint.leaf_table import abstract_leaf
 from titans_eqx.checkpoint.manifest import (
     MANIFEST_NAME,
     write_manifest,
 )
+from titans_eqx.errors import os_reason
 from titans_eqx.files import write_durably
 
 DOCUMENT_ITEM: Final = "metadata"
+OS_ERROR_CODE: Final = re.compile(r"os_error_code='(\d+)'")
 CORRUPT_FOLDER: Final = "corrupt"
-MAX_DOCUMENT_BYTES: Final = 16 * 2**20
 # Names the step being saved, from before its first byte until its manifest is there.
 SAVING_MARK: Final = "saving"
 
@@ -55,6 +59,13 @@ class StepStore:
             for entry in self.folder.iterdir()
             if entry.name.isdecimal() and entry.is_dir()
         )
+
+    def complete_steps(self) -> list[int]:
+        """The steps that were written to their end, oldest first."""
+        try:
+            return [step for step in self.steps() if self._has_manifest(step)]
+        except OSError:  # the folder has gone
+            return []
 
     def step_folder(self, step: int) -> Path:
         """Where a step is kept once it is complete."""
@@ -98,8 +109,7 @@ class StepStore:
             step = int((self.folder / SAVING_MARK).read_text())
         except (OSError, ValueError):
             return None
-        has_manifest = (self.step_folder(step) / MANIFEST_NAME).exists()
-        return None if has_manifest else step
+        return None if self._has_manifest(step) else step
 
     def read_document(self, step: int) -> dict[str, Any]:
         """Read the JSON document of a step, once its size has been checked.
@@ -183,11 +193,28 @@ class StepStore:
             ),
         )
 
+    def _has_manifest(self, step: int) -> bool:
+        return (self.step_folder(step) / MANIFEST_NAME).exists()
+
     def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         if not items:
             return {}
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: restored[name] for name in items}
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line.
+
+    Of what the operating system refuses only its reason: tensorstore reports it at
+    great length, in terms of files of its own.
+    """
+    if code := OS_ERROR_CODE.search(str(error)):
+        return os.strerror(int(code[1]))
+    if isinstance(error, OSError):
+        return os_reason(error)
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _has_content(leaf: Array | jax.ShapeDtypeStruct) -> bool:

@@ -2,14 +2,15 @@
 
 import functools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
-from titans_eqx.errors import UserError
+from titans_eqx.errors import UserError, os_reason
 from titans_eqx.terminal import StopRequest
 
 INTERRUPTED: Final = 130  # what shells expect after SIGINT
@@ -19,14 +20,19 @@ PATIENCE: Final = 0.5  # seconds in which most commands have ended after Ctrl-C
 def command() -> Callable[[Callable[..., None]], click.Command]:
     """Make a click command of a function: its docstring is the help.
 
-    A `UserError` becomes one line on standard error and its exit code; anything else is
-    a bug and keeps its traceback. Ctrl-C ends the command, at the second time at once.
+    A `UserError` becomes one line on standard error and its exit code, and so does what
+    the operating system refuses (a full disk, a folder in the place of a file, a name
+    too long); anything else is a bug and keeps its traceback. Ctrl-C ends the command,
+    at the second time at once.
     """
 
     def decorate(body: Callable[..., None]) -> click.Command:
         @functools.wraps(body)
         def run(*arguments: object, **options: object) -> None:
-            logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs its defaults
+            # A process may be started without them; what is said then goes nowhere.
+            sys.stdout = sys.stdout or open(os.devnull, "w")
+            sys.stderr = sys.stderr or open(os.devnull, "w")
+            _silence_failed_saves()
             try:
                 with StopRequest(
                     _say_stopping,
@@ -36,8 +42,11 @@ def command() -> Callable[[Callable[..., None]], click.Command]:
                 ):
                     body(*arguments, **options)
             except UserError as error:
-                click.echo(f"error: {error}", err=True)
-                sys.exit(error.exit_code)
+                _exit(error)
+            except BrokenPipeError:  # whoever read the output has gone; click's to end
+                raise
+            except OSError as error:
+                _exit(UserError(f"{os_reason(error)}."))
             except KeyboardInterrupt:
                 click.echo("stopped", err=True)
                 sys.exit(INTERRUPTED)
@@ -52,3 +61,27 @@ def command() -> Callable[[Callable[..., None]], click.Command]:
 
 def _say_stopping() -> None:
     click.echo("stopping; Ctrl-C again to quit now", err=True)
+
+
+@functools.cache  # once for a process
+def _silence_failed_saves() -> None:
+    """Do not print what is said of a failed save but its exception.
+
+    Orbax logs its defaults and its errors. Once the first file of a save cannot be
+    written, it waits for no other, and each of them then complains, in a thread of
+    tensorstore's, that nobody listens to it any more.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+
+
+def _exit(error: UserError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(error.exit_code)

@@ -9,7 +9,7 @@ from rich.console import Console
 from titans_eqx.checkpoint.run_folder import find_checkpoints
 from titans_eqx.commands.command import command
 from titans_eqx.commands.loading import loading
-from titans_eqx.commands.read_text import read_text
+from titans_eqx.commands.read_text import read_text, require_stdin
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
 from titans_eqx.files import probe_output
@@ -65,6 +65,8 @@ def main(
             "with --prompt, --prompt-file or --interactive."
         )
     # All input is there before the first token is read.
+    if interactive:
+        require_stdin()
     book = None if read_file is None else read_text(read_file)
     text = None
     if prompt is not None:

@@ -26,7 +26,14 @@ def read_text(path: Path | None) -> bytes:
     return text
 
 
+def require_stdin() -> None:
+    """Raise a UserError if the process was started without a standard input."""
+    if sys.stdin is None:
+        raise UserError("the standard input is closed; give a text with an option.")
+
+
 def _read_stdin() -> bytes:
+    require_stdin()
     text = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
     if len(text) > MAX_TEXT_BYTES:
         raise UserError(

@@ -12,6 +12,7 @@ from typing import Final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -49,11 +50,17 @@ def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
     """Write the state of a stream to a file; an older file is replaced at once or not.
 
     Raises:
-        SessionError: If the file cannot be written, or the state is not this model's.
+        SessionError: If the file cannot be written, the state is not this model's, or
+            it has numbers that are not finite.
     """
     difference = first_difference(leaf_table(state), leaf_table(_state_template(model)))
     if difference is not None:
         raise SessionError(f"the state does not belong to the model: {difference}.")
+    if (name := _first_not_finite(state)) is not None:
+        raise SessionError(
+            f"the session is not saved: {name} has numbers that are not finite. What "
+            f"{path} held before is kept."
+        )
     header = {
         "format": FORMAT,
         "titans_eqx": version("titans_eqx"),
@@ -69,8 +76,9 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
     """Read the state of a stream that `save_session` wrote with the same model.
 
     Raises:
-        SessionError: If there is no such file, it is damaged or no session, or it was
-            saved with another model or by a version with another format.
+        SessionError: If there is no such file, it is damaged or no session, it was
+            saved with another model or by a version with another format, or it has
+            numbers that are not finite.
     """
     path = Path(path)
     template = _state_template(model)
@@ -87,7 +95,7 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
                 f"the session {path} was saved with another model. Load the model that "
                 "wrote it."
             )
-        return read_array_file(path, template)
+        state = read_array_file(path, template)
     except FileNotFoundError as error:
         raise SessionError(
             f"there is no session {path}. Make one with save_session, or with "
@@ -95,6 +103,20 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
         ) from error
     except ArrayFileError as error:
         raise SessionError(f"the session cannot be used: {error}") from error
+    if (name := _first_not_finite(state)) is not None:
+        raise SessionError(
+            f"the session {path} cannot be used: {name} has numbers that are not "
+            "finite. Begin a new session."
+        )
+    return state
+
+
+def _first_not_finite(state: ModelState) -> str | None:
+    """The path of the first array with NaN or infinity in it."""
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if not bool(jnp.all(jnp.isfinite(leaf))):
+            return jax.tree_util.keystr(path, simple=True, separator=".")
+    return None
 
 
 def _state_template(model: TitansLM) -> PyTree[jax.ShapeDtypeStruct]:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.kept import failures_say_what_is_kept
 from titans_eqx.checkpoint.metadata import check_resumable, metadata
 from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder
@@ -15,7 +16,7 @@ from titans_eqx.config import RunConfig, to_toml
 from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TextData, open_dataset
 from titans_eqx.data.example import Example, spread
-from titans_eqx.files import write_durably
+from titans_eqx.files import append, write_durably
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh
 from titans_eqx.terminal import StopRequest, escape_controls
 from titans_eqx.training.context import TrainContext
@@ -71,15 +72,18 @@ def train(
             data = open_dataset(config)
         mesh = build_mesh(config.mesh.data, config.train.batch_size)
         with RunFolder(run_dir) as folder:
+            if not fresh:
+                folder.check_names()
             with display.phase("building the model"):
                 context = TrainContext.build(config, data=data, mesh=mesh)
             moved = folder.start_fresh() if fresh else None
             with (
                 Checkpoints(folder.checkpoints) as checkpoints,
-                MetricsLog(folder.metrics) as metrics,
+                failures_say_what_is_kept(checkpoints.complete_steps),
             ):
                 if moved is not None:
                     display.message(f"earlier results are now in {moved}")
+                metrics = MetricsLog(folder.metrics)
                 run = _Run(context, folder, checkpoints, metrics, display, stop)
                 run.resume()
                 write_durably(folder.config, to_toml(config).encode())
@@ -216,6 +220,7 @@ class _Run:
 
     def log(self, *, with_evaluation: bool) -> None:
         """Report the steps since the last report."""
+        self.checkpoints.check_save()
         pending = jax.device_get(self.pending)
         last = pending[-1]
         seconds = time.perf_counter() - self.pending_since
@@ -264,9 +269,10 @@ class _Run:
         with self.display.phase("writing a sample"):
             text = write_sample(self.context, self.data, self.state, self.step)
         self.display.sample(self.step, text)
-        with self.folder.samples.open("a", encoding="utf-8") as file:
-            # The file will be shown on a terminal too.
-            file.write(f"--- step {self.step}\n{escape_controls(text)}\n")
+        # The file will be shown on a terminal too.
+        entry = f"--- step {self.step}\n{escape_controls(text)}\n"
+        self.folder.samples.touch()
+        append(self.folder.samples, entry.encode())
 
     def save(self) -> None:
         """Save a checkpoint in the background."""
