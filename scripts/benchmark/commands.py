@@ -15,6 +15,7 @@ import click
 from scripts.benchmark import comparison
 from scripts.benchmark.case import Case, Kind
 from scripts.benchmark.chunks import by_chunk_len
+from scripts.benchmark.endurance import endurance
 from scripts.benchmark.isolation import Measurement, measure, measure_each
 from scripts.benchmark.options import (
     SHARED,
@@ -44,6 +45,9 @@ def main() -> None:
     scripts/benchmark/setting.toml; --d-model and --set change it, and the options of
     a command win over --set.
     """
+
+
+main.add_command(endurance)
 
 
 def measurement(name: str) -> Callable[[Callable[..., Results]], click.Command]:

@@ -1,0 +1,33 @@
+"""No stream, however long and unkind, breaks a model; the script reads longer ones."""
+
+import numpy as np
+import pytest
+
+from scripts.benchmark.endurance import endure, small_model
+
+N_BLOCKS = 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pattern", "memory", "dtype"),
+    [
+        ("mac", "titans", "float32"),
+        ("mag", "tnt", "bfloat16"),
+        ("mal", "delta", "bfloat16"),
+        ("lmm", "muon", "float32"),
+    ],
+)
+def test_unkind_streams_leave_a_finite_state_and_one_program(pattern, memory, dtype):
+    rows = list(endure(small_model(pattern, memory), N_BLOCKS, dtype))
+    assert [row["stream"] for row in rows] == [
+        "one byte",
+        "extremes in turn",
+        "random",
+        "silences",
+    ]
+    for row in rows:
+        assert row["programs"] == 1
+        assert np.isfinite(row["largest_logit"])
+        assert 0 < row["state_late"] < 10 * row["state_early"]
+        assert row["growth_mib"] < 64
