@@ -7,14 +7,13 @@ sees the same global batches and resuming needs the step alone.
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import grain
-
 from titans_eqx.data.errors import DataError
 from titans_eqx.data.example import Dataset, Example
 
 # Endless, but grain overflows when it counts batches of one of truly endless examples.
 MAX_EXAMPLES: Final = 2**62
-READ_OPTIONS: Final = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+N_THREADS: Final = 2  # that read ahead
+N_READ_AHEAD: Final = 8  # batches
 
 
 class TrainBatches:
@@ -57,6 +56,8 @@ class TrainBatches:
             )
         if not 0 <= seed < 2**32:
             raise ValueError(f"data.seed must be in [0, 2**32), got {seed}")
+        import grain  # only who trains waits for it
+
         for dataset in datasets:
             if len(dataset) < batch_size:
                 raise DataError(
@@ -64,6 +65,7 @@ class TrainBatches:
                     f"{batch_size}: lower data.seq_len or train.batch_size, or give "
                     "more text in data.path"
                 )
+        self._read_options = grain.ReadOptions(N_THREADS, N_READ_AHEAD)
         self._steps = grain.MapDataset.mix(
             [
                 grain.MapDataset.source(dataset)
@@ -100,7 +102,8 @@ class TrainBatches:
         """
         if start_step >= stop_step:
             return
-        batches = iter(self._steps[start_step:stop_step].to_iter_dataset(READ_OPTIONS))
+        options = self._read_options
+        batches = iter(self._steps[start_step:stop_step].to_iter_dataset(options))
         try:
             yield from batches
         finally:

@@ -45,14 +45,18 @@ def plot_inspection(inspection: Inspection, texts: list[str], path: Path) -> Non
         layout="constrained",
     )
     _colour_text(axes[0], _mean_surprise(inspection), texts, n_lines)
+    curves_of_layers = []
     for panel, (name, lines) in zip(axes[1:], curves.items(), strict=True):
         for label, values in lines.items():
             panel.plot(values, label=label, linewidth=0.8)
         panel.set_ylabel(name)
-        panel.margins(x=0)
+        # The same for all, though the first token has no loss.
+        panel.set_xlim(0, max(len(texts) - 1, 1))
         if len(lines) > 1:
-            panel.legend(loc="upper right", fontsize="small")
+            curves_of_layers = panel.get_lines()
     axes[-1].set_xlabel("token")
+    if curves_of_layers:
+        figure.legend(handles=curves_of_layers, loc="outside right upper")
     figure.suptitle(f"Memories while reading {len(texts):,} tokens")
     _save(figure, path)
 
@@ -137,6 +141,8 @@ def plot_curves(
     y_label: str,
     title: str,
     path: Path,
+    *,
+    are_shares: bool = False,
 ) -> None:
     """Draw curves over a logarithmic axis.
 
@@ -146,18 +152,25 @@ def plot_curves(
         y_label: What is along the vertical axis.
         title: Above the picture.
         path: Where to write the picture (PNG).
+        are_shares: Whether the vertical axis is from 0 to 1.
 
     Raises:
         UserError: If matplotlib is missing or the file cannot be written.
     """
     plt = _pyplot()
     figure, panel = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    # Another dash where the colours begin anew.
+    panel.set_prop_cycle(
+        plt.cycler(linestyle=["-", "--", ":"]) * plt.rcParams["axes.prop_cycle"]
+    )
     for name, points in curves.items():
         panel.plot(*zip(*points, strict=True), marker="o", label=name)
     xs = sorted({x for points in curves.values() for x, _ in points})
     panel.set_xscale("log", base=2)
     panel.set_xticks(xs, [f"{x:,.0f}" for x in xs], rotation=45, fontsize="small")
     panel.minorticks_off()
+    if are_shares:
+        panel.set_ylim(-0.03, 1.03)
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)
     panel.set_title(title)
@@ -198,6 +211,8 @@ def plot_grid(
     panel.set_title(title, wrap=True)
     for y, line in enumerate(grid):
         for x, value in enumerate(line):
-            panel.text(x, y, f"{100 * value:.0f}", ha="center", va="center")
+            colour = "white" if abs(value - 0.5) > 0.35 else "black"
+            text = f"{100 * value:.0f}"
+            panel.text(x, y, text, ha="center", va="center", color=colour)
     figure.colorbar(image, ax=panel, label="share found")
     _save(figure, path)

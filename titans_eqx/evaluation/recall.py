@@ -67,12 +67,19 @@ def recall(scorer: Scorer, config: RunConfig, settings: RecallSettings) -> Table
 
 
 def plot_recall(table: Table, title: str, path: Path) -> None:
-    """Draw the accuracy by length, a curve for each number of pairs."""
+    """Draw the accuracy by length, a curve for each number of pairs.
+
+    Or by the number of pairs, if that alone takes several values.
+    """
+    whole = [line for line in table if line["distance"] == 0]
+    x, other, unit = "length", "pairs", "pairs"
+    n_lengths, n_pairs = (len({line[key] for line in whole}) for key in (x, other))
+    if n_lengths == 1 and n_pairs > 1:
+        x, other, unit = other, x, "tokens"
     curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in table:
-        if line["distance"] == 0:
-            curves[f"{line['pairs']} pairs"].append((line["length"], line["accuracy"]))
-    plot_curves(curves, "length", "accuracy", title, path)
+    for line in whole:
+        curves[f"{line[other]:,} {unit}"].append((line[x], line["accuracy"]))
+    plot_curves(curves, x, "accuracy", title, path, are_shares=True)
 
 
 def _count(

@@ -173,4 +173,5 @@ def _plot(table: Table, out: Path) -> None:
         name: [(length, sum(values) / len(values)) for length, values in points.items()]
         for name, points in accuracies.items()
     }
-    plot_curves(means, "length", "accuracy", f"sweep in {out}", out / PICTURE)
+    title, picture = f"sweep in {out}", out / PICTURE
+    plot_curves(means, "length", "accuracy", title, picture, are_shares=True)
