@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 import click
@@ -48,8 +49,11 @@ def command() -> Callable[[Callable[..., None]], click.Command]:
             except OSError as error:
                 _exit(UserError(f"{os_reason(error)}."))
             except KeyboardInterrupt:
-                click.echo("stopped", err=True)
-                sys.exit(INTERRUPTED)
+                with suppress(OSError):
+                    click.echo("stopped", err=True)
+                    sys.stdout.flush()
+                # Python would wait for the threads of a compiler that was interrupted.
+                os._exit(INTERRUPTED)
 
         version = click.version_option(
             package_name="titans_eqx", prog_name="titans_eqx"
