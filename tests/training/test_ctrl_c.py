@@ -48,11 +48,12 @@ def test_ctrl_c_is_answered_while_compiling_and_at_the_second_time_ends_the_proc
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        assert process.stdout is not None
+        output = process.stdout
+        assert output is not None
         said = []
 
         def read_until(text):
-            for line in process.stdout:
+            for line in output:
                 said.append(line)
                 if text in line:
                     return
@@ -68,7 +69,7 @@ def test_ctrl_c_is_answered_while_compiling_and_at_the_second_time_ends_the_proc
             began = time.monotonic()
             assert process.wait(timeout=60) == 130
             assert time.monotonic() - began < 1
-            said += process.stdout.readlines()
+            said += output.readlines()
         finally:
             process.kill()
     assert not [line for line in said if "XLA compilation of jit(step)" in line]
