@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from titans_eqx.sharding.varying import scan, vary_like
+from titans_eqx.sharding.varying import scan, vary_like, while_loop
 
 
 def over_devices(function, *arguments):
@@ -27,6 +27,22 @@ def test_a_scan_may_start_from_constants_on_every_device():
         [np.cumsum(part) - part for part in np.asarray(x).reshape(-1, 4)]
     )
     np.testing.assert_array_equal(over_devices(running_sum, x), expected)
+
+
+def test_a_loop_may_start_from_constants_and_ends_on_each_device_by_itself():
+    def first_power_above(x):
+        start = (jnp.zeros((), jnp.int32), jnp.ones(()))
+        n, _ = while_loop(
+            lambda carry: carry[1] <= x[0],
+            lambda carry: (carry[0] + 1, 2 * carry[1]),
+            start,
+            x,
+        )
+        return n[None]
+
+    limits = jnp.asarray([3.0**n for n in range(jax.device_count())])
+    expected = np.floor(np.log2(np.asarray(limits))) + 1
+    np.testing.assert_array_equal(over_devices(first_power_above, limits), expected)
 
 
 def test_gradients_by_a_marked_constant_stay_on_their_device():

@@ -12,7 +12,7 @@ from titans_eqx.checkpoint.metrics_log import TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
 from titans_eqx.config import load_config
 from titans_eqx.terminal import escape_controls
-from titans_eqx.training import TrainContext
+from titans_eqx.training import TrainContext, context
 from titans_eqx.training.divergence import SKIPS_IN_A_ROW, DivergedError
 from titans_eqx.training.sample import PROMPT_LEN
 
@@ -268,7 +268,13 @@ def test_run_that_diverged_unsaved_claims_no_checkpoint(tiny, train_quietly, tmp
         train_quietly(config, tmp_path)
 
 
-def test_folder_in_use_is_refused(tiny, train_quietly, tmp_path):
+def test_folder_in_use_is_refused_before_a_model_is_built(
+    tiny, train_quietly, tmp_path, monkeypatch
+):
+    def refuse(*arguments, **options):
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr(context, "build_model", refuse)
     with (
         RunFolder(tmp_path),
         pytest.raises(RunFolderError, match=r"in use by process \d+ on .*--run-dir"),
