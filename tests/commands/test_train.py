@@ -69,7 +69,8 @@ def no_model(monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["--config", "small.toml", *arguments])
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and reals
+        return CliRunner().invoke(main, ["--config", "small.toml", *arguments])
 
 
 def names(folder):
@@ -169,6 +170,7 @@ def test_dry_run_says_what_a_run_is_and_leaves_no_files(folder):
     assert titles == [
         "model",
         "parameters",
+        "memory",
         "state",
         "step",
         "run",
@@ -177,11 +179,24 @@ def test_dry_run_says_what_a_run_is_and_leaves_no_files(folder):
     ]
     lines = dict(zip(titles, said, strict=True))
     assert "mac, 1 layers, width 8" in lines["model"]
+    assert "activations and gradients" in lines["memory"]
     assert "bytes per sequence, whatever its length" in lines["state"]
     assert "64 tokens (4 sequences of 16)" in lines["step"]
     assert "1,000 steps, 64,000 tokens" in lines["run"]
     assert lines["devices"].endswith("(cpu)")
     assert names(folder) == {"small.toml", "text.txt"}
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_fit_is_refused_but_may_be_looked_at():
+    wide = ["--set", "model.d_model=131072", "--set", "model.n_layers=256"]
+    message = "needs more memory than there is: "
+    said = assert_refused(main, "--config", "small.toml", *wide, message=message)
+    looked = run(*wide, "--dry-run")
+    assert looked.exit_code == 0, looked.output
+    (line,) = (x for x in looked.stdout.splitlines() if x.startswith("memory"))
+    for shown in (line, said):
+        assert "on each of 4 devices: parameters 192 TiB, optimizer 384 TiB" in shown
 
 
 def test_dry_run_counts_every_parameter(folder):

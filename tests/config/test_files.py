@@ -58,6 +58,23 @@ WRONG_TEXTS = {
         f'optimizer.beta1 must be a number, got "{"a" * 56}...',
     ),
     "too small": ("[model]\nn_layers = 0", "model.n_layers must be >= 1, got 0"),
+    "endless depth": (
+        "[model]\nn_layers = 1000000000000000000",
+        "model.n_layers must be <= 1024, got 1000000000000000000",
+    ),
+    "endless width": (
+        "[model]\nd_model = 1000000",
+        "model.d_model must be <= 131072, got 1000000",
+    ),
+    "endless lengths": (
+        f"[data]\nlengths = {[1] * 1025}",
+        "data.lengths must be a list of at most 1024 numbers of tokens, each at most "
+        "134217728, got [1, 1,",
+    ),
+    "endless length": (
+        "[data]\nlengths = [1000000000]",
+        "each at most 134217728, got [1000000000]",
+    ),
     "not above": (
         "[optimizer]\nlearning_rate = 0",
         "optimizer.learning_rate must be > 0, got 0",

@@ -15,10 +15,12 @@ from titans_eqx.config import (
     RunConfig,
     TrainConfig,
 )
+from titans_eqx.config.memory import LocalConfig
 
 SECTIONS = {
     "model": ModelConfig,
     "model.memory": MemoryConfig,
+    "model.memory.local": LocalConfig,
     "model.attention": AttentionConfig,
     "data": DataConfig,
     "optimizer": OptimizerConfig,
@@ -43,6 +45,16 @@ def test_every_section_has_defaults_is_frozen_and_can_be_hashed(section: type):
 def test_every_key_is_described(name: str):
     for key, field in SECTIONS[name].model_fields.items():
         assert field.description, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_number_is_bounded_on_both_sides(name: str):
+    kinds = {int: 10**18, float: 1e300}
+    for key, field in SECTIONS[name].model_fields.items():
+        for sign in (1, -1) if field.annotation in kinds else ():
+            with pytest.raises(ValidationError) as caught:
+                SECTIONS[name](**{key: sign * kinds[field.annotation]})
+            assert caught.value.errors()[0]["loc"] == (key,)
 
 
 def test_a_section_built_in_code_is_checked():

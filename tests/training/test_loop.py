@@ -214,6 +214,7 @@ def test_fresh_run_moves_earlier_results_aside(tiny, train_quietly, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("optax_promotion")
 def test_initial_weights_are_the_same_in_every_run(finished_run):
     config, _, _ = finished_run
     first, second = (TrainContext.build(config).state for _ in range(2))

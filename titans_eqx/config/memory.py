@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from titans_eqx.config.bounds import KernelSize, Length, NonNegative, Steps, Width
 from titans_eqx.config.section import Lengths, Section, combination_error
 
 LARGEST_BLOCK: Final = 64
@@ -27,12 +28,15 @@ class HeadsConfig(Section):
         description="what the end of a chunk does (rule = large_chunk); softmax: "
         "Memora's",
     )
-    window: int = Field(
-        default=4, ge=1, description="pairs that a token writes (rule = omega)"
+    window: Length = Field(
+        default=4, description="pairs that a token writes (rule = omega)"
     )
-    depth: int = Field(default=2, ge=1, description="linear maps in a memory")
+    depth: int = Field(default=2, ge=1, le=32, description="linear maps in a memory")
     expansion: int = Field(
-        default=4, ge=1, description="hidden width over head width; unused at depth 1"
+        default=4,
+        ge=1,
+        le=1024,
+        description="hidden width over head width; unused at depth 1",
     )
     degree: int = Field(
         default=1,
@@ -41,11 +45,13 @@ class HeadsConfig(Section):
         description="a memory's first map takes all monomials up to this degree",
     )
     max_learning_rate: float = Field(
-        default=0.1, gt=0, description="upper bound of the inner learning rate theta"
+        default=0.1,
+        gt=0,
+        le=1000,
+        description="upper bound of the inner learning rate theta",
     )
-    clip: float = Field(
+    clip: NonNegative = Field(
         default=1.0,
-        ge=0,
         description="largest surprise norm written at the full rate; 0 = no clipping",
     )
     loss: Literal["squared", "huber", "power", "dot"] = Field(
@@ -65,6 +71,7 @@ class HeadsConfig(Section):
     retention_threshold: float = Field(
         default=1e-4,
         ge=0,
+        le=1,
         description="what a token takes off each weight (retention = elastic_net)",
     )
     retention_power: float = Field(
@@ -83,13 +90,13 @@ class HeadsConfig(Section):
         default="first_order",
         description="whether training differentiates the surprise by the anchor (full)",
     )
-    truncate_every: int = Field(
-        default=0, ge=0, description="chunks after which gradients stop; 0 = never"
+    truncate_every: Steps = Field(
+        default=0, description="chunks after which gradients stop; 0 = never"
     )
     residual: bool = Field(default=True, description="M(x) = x + f(x), not f(x)")
     norm: bool = Field(default=True, description="layer norm on f, without parameters")
-    kernel_size: int = Field(
-        default=4, ge=1, description="tokens seen by the convolution; 1 = none"
+    kernel_size: KernelSize = Field(
+        default=4, description="tokens seen by the convolution; 1 = none"
     )
     use_momentum: bool = Field(
         default=True, description="whether past surprise is carried on (eta)"
@@ -128,10 +135,8 @@ class LocalConfig(HeadsConfig):
         default=(),
         description="one local memory for each, of that chunk length; [] = none",
     )
-    shard_len: int = Field(
-        default=2048,
-        ge=1,
-        description="tokens of a shard; a multiple of every local chunk",
+    shard_len: Length = Field(
+        default=2048, description="tokens of a shard; a multiple of every local chunk"
     )
     qk_projection: bool = Field(
         default=True, description="whether queries are led through the shard's keys"
@@ -144,11 +149,11 @@ class LocalConfig(HeadsConfig):
 class MemoryConfig(HeadsConfig):
     """The neural memory."""
 
-    n_heads: int = Field(
-        default=4, ge=1, description="memories side by side; divides model.d_model"
+    n_heads: Width = Field(
+        default=4, description="memories side by side; divides model.d_model"
     )
-    chunk_len: int = Field(
-        default=32, ge=1, description="tokens whose surprise is taken at one anchor"
+    chunk_len: Length = Field(
+        default=32, description="tokens whose surprise is taken at one anchor"
     )
     off: bool = Field(
         default=False,

@@ -8,6 +8,14 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from titans_eqx.config.bounds import (
+    MAX_LEN,
+    KernelSize,
+    Length,
+    Positive,
+    VocabularySize,
+    Width,
+)
 from titans_eqx.config.memory import MemoryConfig, check_memory
 from titans_eqx.config.section import Section, combination_error
 
@@ -30,31 +38,28 @@ Pattern = Annotated[Block | tuple[Block, ...], BeforeValidator(_as_pattern)]
 class AttentionConfig(Section):
     """Attention over the recent past."""
 
-    n_heads: int = Field(
-        default=4, ge=1, description="heads; model.d_model over it must be even"
+    n_heads: Width = Field(
+        default=4, description="heads; model.d_model over it must be even"
     )
-    segment_len: int = Field(
-        default=64, ge=1, description="tokens in a segment (mac); a multiple of a chunk"
+    segment_len: Length = Field(
+        default=64, description="tokens in a segment (mac); a multiple of a chunk"
     )
-    window: int = Field(
-        default=64,
-        ge=1,
-        description="tokens that a token sees, itself included (not mac)",
+    window: Length = Field(
+        default=64, description="tokens that a token sees, itself included (not mac)"
     )
-    kernel_size: int = Field(
+    kernel_size: KernelSize = Field(
         default=1,
-        ge=1,
         description="tokens seen by a convolution of q, k and v (not mac); 1 = none",
     )
     n_persistent: int = Field(
-        default=4, ge=0, description="learned tokens that every token sees"
+        ge=0, le=MAX_LEN, default=4, description="learned tokens that every token sees"
     )
     persistent_in_memory: bool = Field(
         default=False,
         description="whether the memory reads the persistent tokens first (mag, mal)",
     )
-    rope_base: float = Field(
-        default=10000.0, gt=0, description="base of the rotary position frequencies"
+    rope_base: Positive = Field(
+        default=10000.0, description="base of the rotary position frequencies"
     )
 
 
@@ -66,14 +71,14 @@ class ModelConfig(Section):
         description='block ("mac", "mag", "mal", "lmm", "transformer" = no memory), or '
         "a list of blocks that repeats over n_layers",
     )
-    d_model: int = Field(default=128, ge=1, description="width of the residual stream")
-    n_layers: int = Field(default=4, ge=1, description="blocks")
-    vocab_size: int = Field(default=256, ge=1, description="token ids")
+    d_model: Width = Field(default=128, description="width of the residual stream")
+    n_layers: int = Field(default=4, ge=1, le=1024, description="blocks")
+    vocab_size: VocabularySize = Field(default=256, description="token ids")
     tied_embeddings: bool = Field(
         default=True, description="whether output and input embeddings are one matrix"
     )
     feedforward_multiple: float = Field(
-        default=2.667, gt=0, description="hidden width of SwiGLU over d_model"
+        default=2.667, gt=0, le=1024, description="hidden width of SwiGLU over d_model"
     )
     gate: Literal["add", "mix", "multiply"] = Field(
         default="add",

@@ -5,12 +5,22 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from titans_eqx.config.bounds import (
+    MAX_BATCH,
+    MAX_STEPS,
+    BatchSize,
+    Length,
+    NExamples,
+    NonNegative,
+    Positive,
+    Seed,
+    Steps,
+)
 from titans_eqx.config.model import ModelConfig
 from titans_eqx.config.section import Lengths, Section, combination_error
 from titans_eqx.config.task import MqarConfig, TaskConfig
 
 BYTES_VOCAB_SIZE: Final = 256
-MAX_SEED: Final = 2**32 - 1
 
 
 def _as_paths(value: object) -> object:
@@ -46,7 +56,7 @@ class DataConfig(Section):
         lt=1,
         description="share of documents held out without eval_path",
     )
-    seq_len: int = Field(default=256, ge=1, description="tokens in a training sequence")
+    seq_len: Length = Field(default=256, description="tokens in a training sequence")
     lengths: Lengths = Field(
         default=(),
         description="training lengths in turns, repeats count; [] = seq_len only",
@@ -56,9 +66,7 @@ class DataConfig(Section):
         min_length=1,
         description='"bytes", or the path of a tokenizer.json',
     )
-    seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="order of the training sequences"
-    )
+    seed: Seed = Field(default=0, description="order of the training sequences")
     task: TaskConfig = Field(
         default=MqarConfig(), description='the task of data.source = "task"'
     )
@@ -84,17 +92,20 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """AdamW with a warm-up and a cosine."""
 
-    learning_rate: float = Field(
-        default=3e-3, gt=0, description="largest step, reached after the warm-up"
+    learning_rate: Positive = Field(
+        default=3e-3, description="largest step, reached after the warm-up"
     )
-    warmup_steps: int = Field(
-        default=50, ge=0, description="steps of linear rise; at most train.steps"
+    warmup_steps: Steps = Field(
+        default=50, description="steps of linear rise; at most train.steps"
     )
     weight_decay: float = Field(
-        default=0.1, ge=0, description="per unit of learning rate; matrices only"
+        default=0.1,
+        ge=0,
+        le=1000,
+        description="per unit of learning rate; matrices only",
     )
-    clip_norm: float = Field(
-        default=1.0, gt=0, description="largest norm of the whole gradient"
+    clip_norm: Positive = Field(
+        default=1.0, description="largest norm of the whole gradient"
     )
     final_fraction: float = Field(
         default=0.1, ge=0, le=1, description="last learning rate over the largest"
@@ -105,13 +116,15 @@ class OptimizerConfig(Section):
     beta2: float = Field(
         default=0.95, ge=0, lt=1, description="memory of the gradient's square"
     )
-    spike_sigmas: float = Field(
+    spike_sigmas: NonNegative = Field(
         default=0.0,
-        ge=0,
         description="skip steps so many sigmas of loss or gradient norm up; 0 = never",
     )
     spike_window: int = Field(
-        default=100, ge=2, description="steps of the mean and the sigma of a spike"
+        default=100,
+        ge=2,
+        le=MAX_STEPS,
+        description="steps of the mean and the sigma of a spike",
     )
 
 
@@ -122,36 +135,39 @@ class TrainConfig(Section):
         default="",
         description="run folder whose weights training starts with; empty: random ones",
     )
-    steps: int = Field(default=1000, ge=1, description="optimizer steps in all")
-    batch_size: int = Field(
-        default=16, ge=1, description="sequences in a step, over all devices"
+    steps: int = Field(
+        default=1000, ge=1, le=MAX_STEPS, description="optimizer steps in all"
     )
-    eval_every: int = Field(
-        default=200, ge=0, description="steps between evaluations; 0 = never"
+    batch_size: BatchSize = Field(
+        default=16, description="sequences in a step, over all devices"
     )
-    eval_examples: int = Field(
-        default=64, ge=1, description="held-out sequences in an evaluation"
+    eval_every: Steps = Field(
+        default=200, description="steps between evaluations; 0 = never"
     )
-    checkpoint_every: int = Field(
-        default=200, ge=0, description="steps between checkpoints; 0 = never"
+    eval_examples: NExamples = Field(
+        default=64, description="held-out sequences in an evaluation"
     )
-    log_every: int = Field(
-        default=10, ge=0, description="steps between lines of metrics; 0 = never"
+    checkpoint_every: Steps = Field(
+        default=200, description="steps between checkpoints; 0 = never"
     )
-    sample_every: int = Field(
-        default=200, ge=0, description="steps between text samples; 0 = never"
+    log_every: Steps = Field(
+        default=10, description="steps between lines of metrics; 0 = never"
     )
-    sample_len: int = Field(default=200, ge=1, description="tokens in a text sample")
-    seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="initial weights and samples"
+    sample_every: Steps = Field(
+        default=200, description="steps between text samples; 0 = never"
     )
+    sample_len: Length = Field(default=200, description="tokens in a text sample")
+    seed: Seed = Field(default=0, description="initial weights and samples")
 
 
 class MeshConfig(Section):
     """How devices share the work."""
 
     data: int = Field(
-        default=0, ge=0, description="devices along the batch; 0 = all there are"
+        default=0,
+        ge=0,
+        le=MAX_BATCH,
+        description="devices along the batch; 0 = all there are",
     )
 
 

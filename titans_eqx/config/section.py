@@ -1,12 +1,16 @@
 """What all sections of a configuration have in common."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from titans_eqx.config.bounds import MAX_LEN
+
 COMBINATION = "combination"
 """Type of the error about keys that are fine one by one but not together."""
+
+MAX_LENGTHS: Final = 1024  # in a list
 
 
 class Section(BaseModel):
@@ -40,8 +44,13 @@ def combination_error(rule: str, *keys: str) -> PydanticCustomError:
 
 def _as_lengths(value: object) -> object:
     lengths = value if isinstance(value, list | tuple) else [None]
-    if not all(type(n) is int and n > 0 for n in lengths):
-        raise PydanticCustomError("lengths", "must be a list of numbers of tokens")
+    is_list = all(type(n) is int and 0 < n <= MAX_LEN for n in lengths)
+    if not is_list or len(lengths) > MAX_LENGTHS:
+        raise PydanticCustomError(
+            "lengths",
+            "must be a list of at most {n} numbers of tokens, each at most {max}",
+            {"n": MAX_LENGTHS, "max": MAX_LEN},
+        )
     return tuple(lengths)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from titans_eqx.config.bounds import Length, NExamples, Seed, VocabularySize
 from titans_eqx.config.section import Section, combination_error
 
 ANYWHERE: Final = -1.0  # depth of a needle that may lie anywhere
@@ -21,8 +22,8 @@ def _as_depth(depth: float) -> float:
 
 
 _NAME: Final = Field(description="which task; each has keys of its own")
-VocabSize = Annotated[int, Field(ge=4, description="token ids")]
-NCopied = Annotated[int, Field(ge=1, description="tokens to be reproduced")]
+VocabSize = Annotated[VocabularySize, Field(ge=4, description="token ids")]
+NCopied = Annotated[Length, Field(description="tokens to be reproduced")]
 Depth = Annotated[float, AfterValidator(_as_depth)]
 Haystack = Annotated[
     str, Field(description="file of the text to hide in; empty = noise sentences")
@@ -33,11 +34,11 @@ class TaskSection(Section):
     """What all tasks have."""
 
     name: Any = _NAME  # in each section its own name alone
-    train_examples: int = Field(
-        default=1_000_000, ge=1, description="different training sequences"
+    train_examples: NExamples = Field(
+        default=1_000_000, description="different training sequences"
     )
-    eval_examples: int = Field(
-        default=1000, ge=1, description="sequences never trained on"
+    eval_examples: NExamples = Field(
+        default=1000, description="sequences never trained on"
     )
 
 
@@ -45,8 +46,8 @@ class PairTask(TaskSection):
     """A task of keys and values drawn from parts of the vocabulary."""
 
     vocab_size: VocabSize = 128
-    n_pairs: int = Field(
-        default=32, ge=1, description="key-value pairs in a sequence of data.seq_len"
+    n_pairs: Length = Field(
+        default=32, description="key-value pairs in a sequence of data.seq_len"
     )
 
     @property
@@ -102,9 +103,7 @@ class FuzzyRecallConfig(PairTask):
     """Pairs of keys and values of several tokens."""
 
     name: Annotated[Literal["fuzzy_recall"], _NAME] = "fuzzy_recall"
-    motif_len: int = Field(
-        default=3, ge=1, description="longest key or value, in tokens"
-    )
+    motif_len: Length = Field(default=3, description="longest key or value, in tokens")
 
     @property
     def max_pairs(self) -> int:
@@ -133,7 +132,7 @@ class MemorizationConfig(TaskSection):
 
     name: Annotated[Literal["memorization"], _NAME] = "memorization"
     vocab_size: VocabSize = 128
-    table_seed: int = Field(default=0, ge=0, description="decides the table")
+    table_seed: Seed = Field(default=0, description="decides the table")
 
 
 class NeedleConfig(TaskSection):
@@ -167,8 +166,8 @@ class WhoIsWhereConfig(TaskSection):
     """Persons who move from place to place, told in a haystack, in bytes."""
 
     name: Annotated[Literal["who_is_where"], _NAME] = "who_is_where"
-    n_pairs: int = Field(
-        default=32, ge=1, description="moves in a sequence of data.seq_len"
+    n_pairs: Length = Field(
+        default=32, description="moves in a sequence of data.seq_len"
     )
     haystack: Haystack = ""
 

@@ -1,5 +1,7 @@
 """Everything a run needs, built from its config before anything is compiled."""
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -11,9 +13,21 @@ from jax.sharding import Mesh
 from titans_eqx.config import RunConfig
 from titans_eqx.data.dataset import TaskData, TextData, open_dataset
 from titans_eqx.models import build_model
+from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import build_mesh, replicated
+from titans_eqx.training.footprint import (
+    Footprint,
+    footprint,
+    least_footprint,
+)
 from titans_eqx.training.optimizer import build_optimizer
-from titans_eqx.training.step import Static, TrainState, init_train_state
+from titans_eqx.training.step import (
+    Static,
+    TrainState,
+    TrainStep,
+    build_train_step,
+    init_train_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +39,7 @@ class TrainContext:
     mesh: Mesh
     optimizer: optax.GradientTransformation
     static: Static
+    train_step: TrainStep
     state: TrainState  # replicated over the mesh; only shapes if built abstractly
 
     @classmethod
@@ -45,7 +60,7 @@ class TrainContext:
             abstract: Compute shapes only and allocate no model.
 
         Raises:
-            UserError: If the config asks for data or devices that are not there.
+            UserError: If the config asks for data, devices or memory that is not there.
         """
         if data is None:
             data = open_dataset(config)
@@ -60,13 +75,30 @@ class TrainContext:
         # Traced rather than run: drawing the weights op by op would take many small
         # programs.
         state, static = eqx.filter_eval_shape(init)
-        if not abstract:
-            state = jax.jit(lambda: init()[0], out_shardings=replicated(mesh))()
-        return cls(
+        context = cls(
             config=config,
             data=data,
             mesh=mesh,
             optimizer=optimizer,
             static=static,
+            train_step=build_train_step(
+                optimizer,
+                static,
+                mesh,
+                spike_sigmas=config.optimizer.spike_sigmas,
+                spike_window=config.optimizer.spike_window,
+            ),
             state=state,
         )
+        if abstract:
+            return context
+        capacity = Capacity.of(mesh)
+        least_footprint(state).require(capacity)  # at once, where tracing takes long
+        context.footprint.require(capacity)
+        state = jax.jit(lambda: init()[0], out_shardings=replicated(mesh))()
+        return dataclasses.replace(context, state=state)
+
+    @functools.cached_property
+    def footprint(self) -> Footprint:
+        """What a step needs of a device's memory; tracing it takes a moment."""
+        return footprint(self.train_step, self.state, self.config, self.mesh)

@@ -31,7 +31,6 @@ from titans_eqx.training.step import (
     StepMetrics,
     TrainState,
     build_eval_step,
-    build_train_step,
 )
 
 FINAL_EXAMPLES: Final = 1024  # of the evaluation at the end
@@ -115,13 +114,7 @@ class _Run:
         self.events: TensorBoardLog | None = None
         self.state: TrainState = context.state
         self.step = 0
-        self.train_step = build_train_step(
-            context.optimizer,
-            context.static,
-            context.mesh,
-            spike_sigmas=self.config.optimizer.spike_sigmas,
-            spike_window=self.config.optimizer.spike_window,
-        )
+        self.train_step = context.train_step
         self.eval_step = build_eval_step(context.static, context.mesh)
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
         self.pending_tokens = 0  # read in those steps

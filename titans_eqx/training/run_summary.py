@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import equinox as eqx
 import jax
 
+from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.training.context import TrainContext
 from titans_eqx.training.step import assemble
 
@@ -27,6 +28,7 @@ def run_summary(context: TrainContext) -> list[str]:
         f"width {config.model.d_model}",
         f"parameters  {n_trained + n_frozen:,} ({n_trained:,} trained, {n_frozen:,} "
         "frozen)",
+        f"memory      {context.footprint.describe(Capacity.of(context.mesh))}",
         f"state       {state_bytes:,} bytes per sequence, whatever its length",
         f"step        {_range(batch_size * n for n in lengths)} tokens ({batch_size} "
         f"sequences of {_range(lengths)})",

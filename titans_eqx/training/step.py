@@ -21,6 +21,9 @@ Static: TypeAlias = PyTree
 LossFn: TypeAlias = Callable[[Any, Batch], tuple[Float[Array, ""], Array]]
 """From a model and a batch to the sum of the losses and the number of scored tokens."""
 
+TrainStep: TypeAlias = jax.stages.Wrapped
+"""From a state (donated) and a batch to the next state and the step's metrics."""
+
 
 class TrainState(eqx.Module):
     """All that training changes; arrays only, so a checkpoint holds all of it."""
@@ -94,7 +97,7 @@ def build_train_step(
     *,
     spike_sigmas: float = 0.0,
     spike_window: int = 100,
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+) -> TrainStep:
     """Compile-once training step; the batch is split over the mesh.
 
     A step whose loss or gradient is not finite leaves parameters and optimizer as they
@@ -111,8 +114,7 @@ def build_train_step(
         spike_window: Steps over which that mean is taken.
 
     Returns:
-        A function from state (donated) and batch to the next state and the step's
-        metrics.
+        A function as `jax.jit` makes it.
     """
     sharded_gradient = jax.shard_map(
         jax.value_and_grad(_local_loss(static, loss_fn)),
