@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 
 import click
 
+from titans_eqx.commands.huge_pages import is_launcher
 from titans_eqx.errors import UserError, os_reason
 from titans_eqx.terminal import StopRequest
 
@@ -52,8 +53,10 @@ def command() -> Callable[[Callable[..., None]], click.Command]:
                 with suppress(OSError):
                     click.echo("stopped", err=True)
                     sys.stdout.flush()
-                # Python would wait for the threads of a compiler that was interrupted.
-                os._exit(INTERRUPTED)
+                if is_launcher(sys.modules["__main__"]):
+                    # Python would wait for the threads of an interrupted compiler.
+                    os._exit(INTERRUPTED)
+                sys.exit(INTERRUPTED)
 
         version = click.version_option(
             package_name="titans_eqx", prog_name="titans_eqx"

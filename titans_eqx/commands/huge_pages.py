@@ -34,7 +34,7 @@ def use_huge_pages() -> None:
     """
     is_watched = sys.gettrace() is not None
     is_child = multiprocessing.parent_process() is not None
-    if not _is_launcher(sys.modules["__main__"]) or is_watched or is_child:
+    if not is_launcher(sys.modules["__main__"]) or is_watched or is_child:
         return
     environment = with_huge_pages(os.environ)
     if environment != dict(os.environ):
@@ -60,7 +60,7 @@ def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, TUNABLES: setting}
 
 
-def _is_launcher(program: ModuleType) -> bool:
+def is_launcher(program: ModuleType) -> bool:
     """Whether a program is a file that does nothing but run one of our commands.
 
     Such as those in `scripts/` and those that pip makes of `[project.scripts]`: all
