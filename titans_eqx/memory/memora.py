@@ -11,7 +11,8 @@ recurrence, which has the closed form of `decay.py`:
 
 Reading: a slice is what one output of a linear map takes from the inputs (a column of
 `W`), so each output is a weighted mean of the inputs, of their size whatever their
-number. Forgetting leads to the plain mean. M_0 are the first logits.
+number. Forgetting leads to the plain mean. M_0 are the first logits. Logits must move
+by whole units to be seen, so learning rates are larger than those of other rules.
 
 Cost: no linear map with the weights of its own time is a product of rows, so the fast
 form builds the logits of every token: `chunk d_in d_out` numbers for each memory layer,
