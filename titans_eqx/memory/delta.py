@@ -29,7 +29,6 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
@@ -41,6 +40,7 @@ from titans_eqx.memory.outer_gradient import OuterGradient
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
+from titans_eqx.nn.triangular import solve_unit_lower
 
 
 class DeltaState(AbstractRuleState):
@@ -204,12 +204,8 @@ class DeltaRule(AbstractRule[DeltaState]):
         queries, query_rest = _linear_part(net, inputs.queries)
         kept = (1 - alpha if self.error_after_decay else jnp.ones_like(alpha))[:, None]
         lower = before.write_weights * save_for_backward(keys @ keys.T) * theta[None, :]
-        errors = solve_triangular(
-            kept * lower,
-            kept * carried(keys, before) + key_rest - inputs.values,
-            lower=True,
-            unit_diagonal=True,  # I + L: what stands on the diagonal is not looked at
-        )
+        right = kept * carried(keys, before) + key_rest - inputs.values
+        errors = solve_unit_lower(kept * lower, right)
         steps = theta[:, None] * save_for_backward(errors)
         scores = seen.write_weights * save_for_backward(queries @ keys.T)
         reads = carried(queries, seen) - scores @ steps + query_rest

@@ -1,0 +1,59 @@
+"""Systems with a unit lower triangular matrix, by matrix products alone.
+
+Not `jax.scipy.linalg.solve_triangular`: on CPUs it goes through LAPACK, whose batches
+jaxlib hands to the thread pool that it is running on. Where two loops of a program (or
+two devices) do so at the same time, each waits for the threads of the other, for ever
+(seen with jaxlib 0.10.2).
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+
+def solve_unit_lower(
+    strict: Float[Array, "chunk chunk"], right: Float[Array, "chunk d"]
+) -> Float[Array, "chunk d"]:
+    """The solution `x` of `(I + strict) x = right`.
+
+    Differentiated as a solution, not through the steps that led to it.
+
+    Args:
+        strict: Zero on and above the diagonal.
+        right: The right side.
+    """
+    inverse = jax.lax.stop_gradient(_unit_lower_inverse(strict))
+    return jax.lax.custom_linear_solve(
+        lambda x: x + _product(strict, x),
+        right,
+        solve=lambda _, b: _product(inverse, b),
+        transpose_solve=lambda _, b: _product(inverse.T, b),
+    )
+
+
+def _unit_lower_inverse(strict: Float[Array, "chunk chunk"]) -> Array:
+    """`(I + strict)^-1`, from the inverses of ever larger blocks on its diagonal.
+
+    Of two neighbours `P` and `Q` with `C` below `P`, the inverse of both together is
+    `P^-1` and `Q^-1` with `-Q^-1 C P^-1` below.
+    """
+    n = strict.shape[0]
+    n_padded = 2 ** (n - 1).bit_length()
+    padded = jnp.pad(strict, (0, n_padded - n))
+    size, blocks = 1, jnp.ones((n_padded, 1, 1), strict.dtype)
+    while size < n_padded:
+        pattern = "(i a) (j b) -> a b i j"
+        pairs = rearrange(padded, pattern, a=2 * size, b=2 * size)
+        pairs = jnp.moveaxis(jnp.diagonal(pairs, axis1=2, axis2=3), -1, 0)
+        first, second = blocks[0::2], blocks[1::2]
+        below = _product(-second, _product(pairs[:, size:, :size], first))
+        upper = jnp.concatenate([first, jnp.zeros_like(first)], axis=2)
+        lower = jnp.concatenate([below, second], axis=2)
+        size, blocks = 2 * size, jnp.concatenate([upper, lower], axis=1)
+    return blocks[0, :n, :n]
+
+
+def _product(a: Array, b: Array) -> Array:
+    """In full precision, since errors add up from row to row."""
+    return jnp.matmul(a, b, precision="highest")
