@@ -138,3 +138,11 @@ def test_top_level_holds_only_what_it_should():
     if not names:
         pytest.skip("not a git checkout: no telling our files from the user's")
     assert {name for name in names if not name.startswith(".")} == TOP_LEVEL
+
+
+def test_the_parts_of_the_library_need_no_import_of_their_own():
+    import titans_eqx
+
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    for part in folders - {"commands", "terminal"}:
+        assert titans_eqx.__getattr__(part).__name__ == f"titans_eqx.{part}"

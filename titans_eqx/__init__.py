@@ -43,8 +43,16 @@ _MODULES: Final = {name: module for module, names in _NAMES.items() for name in 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+_PARTS: Final = {
+    *("attention", "checkpoint", "config", "data", "errors", "evaluation"),
+    *("generation", "memory", "models", "nn", "sharding", "training"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import a public name."""
+    """Import a public name, or a part of the package."""
+    if name in _PARTS:
+        return importlib.import_module(f"titans_eqx.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
