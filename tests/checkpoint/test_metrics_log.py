@@ -1,5 +1,7 @@
 import builtins
 import json
+import resource
+import struct
 
 import jax.numpy as jnp
 import numpy as np
@@ -85,16 +87,46 @@ def test_tensorboard_mirror_writes_events(tmp_path):
     log.write({"step": 3, "loss": jnp.float32(1.5), "note": "text", "bad": np.nan})
     log.close()
     (events,) = tmp_path.glob("events*")
-    content = events.read_bytes()
-    assert b"loss" in content
-    assert b"bad" not in content
+    version, start, event = read_events(events)
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (2, start.session_log.START)
+    (value,) = event.summary.value
+    assert (event.step, value.tag, value.simple_value) == (3, "loss", 1.5)
+    assert event.wall_time >= start.wall_time > 1e9
+
+
+def read_events(path):
+    """The events of a file: each has its length, a checksum, itself and another."""
+    from tensorboardX.proto import event_pb2
+
+    content, events = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        events.append(event_pb2.Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return events
+
+
+def test_tensorboard_on_a_full_disk_is_an_error_and_does_not_wait(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = TensorBoardLog(tmp_path)
+    log.write({"step": 1, "loss": 1.5})
+    (events,) = tmp_path.glob("events*")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (events.stat().st_size, hard))
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}'"):
+            log.write({"step": 2, "loss": 1.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.close()
 
 
 def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
     real_import = builtins.__import__
 
     def refuse(name, *args, **kwargs):
-        if name == "tensorboardX":
+        if name.startswith("tensorboardX"):
             raise ImportError(name)
         return real_import(name, *args, **kwargs)
 

@@ -7,6 +7,7 @@ What a resumed run does over again, and a line that a crash has cut off, is move
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,32 +82,58 @@ class MetricsLog:
 
 
 class TensorBoardLog:
-    """Mirrors records into TensorBoard event files (extra `tensorboard`)."""
+    """Mirrors records into a TensorBoard event file (extra `tensorboard`).
+
+    Each record is written before the call returns: tensorboardX's own `SummaryWriter`
+    hands it to a thread, and waits forever for one that a full disk has ended.
+    """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        """Open the folder; events of earlier runs are hidden from `first_step` on.
+        """Open a new file; events of earlier runs are hidden from `first_step` on.
 
         Raises:
+            OSError: If it cannot be written.
             UserError: If the package tensorboardX is missing.
         """
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.summary import scalar
         except ImportError as error:
             raise UserError(
                 "TensorBoard output needs the package tensorboardX: "
                 "pip install 'titans_eqx[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        self._folder = folder
+        # Made at run time, so that no type checker knows it.
+        self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+        self._scalar = scalar
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        if first_step:
+            start = self._event(wall_time=time.time(), step=first_step)
+            start.session_log.status = start.session_log.START
+            self._writer.write_event(start)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add the numbers of a record at its `step`."""
+        """Add the numbers of a record at its `step`.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        event = self._event(wall_time=time.time(), step=int(record["step"]))
         for name, value in record.items():
             plain = _plain(value)
             if name != "step" and isinstance(plain, int | float):
-                self._writer.add_scalar(name, plain, int(record["step"]))
+                event.summary.MergeFrom(self._scalar(name, plain))
+        try:
+            self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error
 
     def close(self) -> None:
-        """Write out what is buffered, and close."""
+        """Close the file."""
         self._writer.close()
 
 

@@ -1,5 +1,6 @@
 """The training run: steps, metrics, evaluations, samples, checkpoints."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -79,6 +80,7 @@ def train(
             with (
                 Checkpoints(folder.checkpoints) as checkpoints,
                 failures_say_what_is_kept(checkpoints.complete_steps),
+                contextlib.ExitStack() as opened,
             ):
                 if moved is not None:
                     display.message(f"earlier results are now in {moved}")
@@ -87,7 +89,8 @@ def train(
                 run.resume()
                 write_durably(folder.config, to_toml(config).encode())
                 if tensorboard:
-                    run.mirror(folder.tensorboard)
+                    events = TensorBoardLog(folder.tensorboard, first_step=run.step)
+                    run.events = opened.enter_context(contextlib.closing(events))
                 run.train()
                 return run.step
 
@@ -111,7 +114,7 @@ class _Run:
         self.metrics = metrics
         self.display = display
         self.stop = stop
-        self.events: TensorBoardLog | None = None
+        self.events: TensorBoardLog | None = None  # set to mirror the metrics there
         self.state: TrainState = context.state
         self.step = 0
         self.train_step = context.train_step
@@ -144,10 +147,6 @@ class _Run:
         self.check_divergence = DivergenceCheck(int(self.state.skipped))
         self.metrics.truncate_after(self.step)
         self.display.message(f"continuing from step {self.step:,}")
-
-    def mirror(self, folder: Path) -> None:
-        """Write metrics to TensorBoard too."""
-        self.events = TensorBoardLog(folder, first_step=self.step)
 
     def train(self) -> None:
         """Run the remaining steps, then the last evaluation."""
