@@ -176,12 +176,9 @@ class _Run:
             self.pending.append(step_metrics)
             self.pending_tokens += batch["inputs"].size
             is_last = self.step == settings.steps
-            if is_last or self.is_due(settings.log_every):
-                self.log(
-                    with_evaluation=self.is_due(settings.eval_every) and not is_last
-                )
-            elif self.is_due(settings.eval_every):
-                self.log(with_evaluation=True)
+            is_evaluated = self.is_due(settings.eval_every)
+            if is_last or is_evaluated or self.is_due(settings.log_every):
+                self.log(with_evaluation=is_evaluated and not is_last)
             if self.is_due(settings.sample_every) or (
                 is_last and settings.sample_every
             ):
@@ -203,8 +200,12 @@ class _Run:
         if shape in self.compiled:
             return self.train_step(self.state, batch)
         self.compiled.add(shape)
+        jax.block_until_ready(self.state)  # or earlier steps would count as compiling
+        start = time.perf_counter()
         with self.display.phase("compiling"):
-            return self.train_step(self.state, batch)
+            after = self.train_step(self.state, batch)
+        self.pending_since += time.perf_counter() - start  # no part of the speed
+        return after
 
     def is_due(self, every: int) -> bool:
         """Whether something done every so many steps (0 = never) is due now."""
