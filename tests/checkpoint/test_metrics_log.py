@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.refusal import assert_refused
-from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
+from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog, read_metrics
 
 
 @pytest.fixture
@@ -79,6 +79,13 @@ def test_lines_that_are_no_object_are_moved_aside(path):
     log = MetricsLog(path)
     assert log.truncate_after(5) == 3
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_records_are_read_without_a_line_cut_off(path):
+    assert read_metrics(path) == []
+    MetricsLog(path).write({"step": 1, "loss": 2.0})
+    path.write_bytes(path.read_bytes() + b'{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
 
 
 def test_tensorboard_mirror_writes_events(tmp_path):

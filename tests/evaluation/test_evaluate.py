@@ -16,9 +16,9 @@ def test_no_name_chooses_a_measure(tmp_path):
         evaluate(tmp_path, "recal", None, with_picture=False)  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", ["recall", "needle", "ablation"])
+@pytest.mark.parametrize("name", ["recall", "needle", "ablation", "rules"])
 def test_every_run_of_a_suite_has_a_config_that_loads(name):
-    cases = suite(name, CONFIGS)
+    cases = suite(name, CONFIGS).cases
     configs = [load_config(case.config, case.overrides) for case in cases]
     assert len({case.name for case in cases}) == len(cases)
     if name == "ablation":
@@ -30,7 +30,7 @@ def test_every_run_of_a_suite_has_a_config_that_loads(name):
 def test_ablations_set_what_they_are_named_for():
     memories = {
         case.name: load_config(case.config, case.overrides).model.memory
-        for case in suite("ablation", CONFIGS)
+        for case in suite("ablation", CONFIGS).cases
     }
     off = memories["memory off"].model_dump() | {"off": False}
     assert off == memories["as configured"].model_dump()

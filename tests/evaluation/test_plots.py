@@ -6,7 +6,12 @@ import pytest
 from titans_eqx.evaluation.inspection import Inspection
 from titans_eqx.evaluation.needle import plot_needle
 from titans_eqx.evaluation.perplexity import plot_perplexity
-from titans_eqx.evaluation.plots import plot_curves, plot_inspection
+from titans_eqx.evaluation.plots import (
+    Panel,
+    plot_curves,
+    plot_inspection,
+    plot_panels,
+)
 from titans_eqx.evaluation.recall import plot_recall
 from titans_eqx.memory import MemoryStats
 
@@ -58,6 +63,17 @@ def many(path):
     plot_curves(curves, "length", "accuracy", TITLE, path, are_shares=True)
 
 
+def panels(path):
+    curves = {f"rule {i}": [(1.0, i / 20), (2.5, i / 30)] for i in range(12)}
+    drawn = [
+        Panel(title=title, y_label="score", are_shares=are_shares, mark=2.0)
+        for title, are_shares in (("mqar", True), ("text", False))
+    ]
+    for panel in drawn:
+        panel.curves.update(curves)
+    plot_panels(drawn, "seconds", TITLE, path)
+
+
 PICTURES = {
     "recall": lambda path: plot_recall(recalled([64, 256], [4, 8]), TITLE, path),
     "recall by pairs": lambda path: plot_recall(recalled([64], [4, 8]), TITLE, path),
@@ -65,6 +81,7 @@ PICTURES = {
     "needle": needle,
     "inspection": inspection,
     "many curves": many,
+    "panels": panels,
 }
 
 

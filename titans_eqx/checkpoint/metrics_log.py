@@ -81,6 +81,16 @@ class MetricsLog:
         write_durably(self.path, b"".join(kept))
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a run, in order; none where there is no file.
+
+    A line that a crash has cut off is left out.
+    """
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    records = map(_parse, lines)
+    return [record for record in records if record is not None]
+
+
 class TensorBoardLog:
     """Mirrors records into a TensorBoard event file (extra `tensorboard`).
 

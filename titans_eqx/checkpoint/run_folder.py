@@ -14,12 +14,13 @@ from titans_eqx.files import check_name, open_regular, probe_folder, write_durab
 
 LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
+METRICS_NAME: Final = "metrics.jsonl"
 PREVIOUS_FOLDER: Final = "previous"
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 MAX_HOLDER_BYTES: Final = 4096
 FILES: Final = (
     "config.toml",
-    "metrics.jsonl",
+    METRICS_NAME,
     "metrics.discarded.jsonl",
     "samples.txt",
 )
@@ -68,7 +69,7 @@ class RunFolder:
         """
         self.path = Path(path).absolute()
         self.checkpoints = self.path / CHECKPOINTS_FOLDER
-        self.metrics = self.path / "metrics.jsonl"
+        self.metrics = self.path / METRICS_NAME
         self.config = self.path / "config.toml"
         self.samples = self.path / "samples.txt"
         self.tensorboard = self.path / "tensorboard"

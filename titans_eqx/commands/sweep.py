@@ -18,7 +18,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     "--suite",
     "suite_name",
     required=True,
-    type=click.Choice(["recall", "needle", "ablation"]),
+    type=click.Choice(["recall", "needle", "ablation", "rules"]),
     help="Which runs.",
 )
 @click.option("--out", required=True, type=Path, help="Folder of the sweep.")
@@ -54,11 +54,11 @@ def main(
     use_huge_pages()
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation.sweep import suite, sweep
-    cases = suite(suite_name, configs, overrides)
-    names = [case.name for case in cases]
+    chosen = suite(suite_name, configs, overrides)
+    names = [case.name for case in chosen.cases]
     for name in only:
         if name not in names:
             raise UserError(
                 f"--only {name!r} is no run of the suite, which has {', '.join(names)}."
             )
-    sweep(cases, out, only=only, with_picture=not no_picture)
+    sweep(chosen, out, only=only, with_picture=not no_picture)

@@ -182,6 +182,12 @@ class RunConfig(Section):
     train: TrainConfig = Field(default=TrainConfig(), description="the run")
     mesh: MeshConfig = Field(default=MeshConfig(), description="the devices")
 
+    def n_tokens(self, steps: int) -> int:
+        """Tokens read in the first so many steps of training."""
+        lengths = self.data.training_lengths
+        cycles, rest = divmod(steps, len(lengths))
+        return self.train.batch_size * (cycles * sum(lengths) + sum(lengths[:rest]))
+
     @model_validator(mode="after")
     def _check_combinations(self) -> "RunConfig":
         vocab_size = self.model.vocab_size

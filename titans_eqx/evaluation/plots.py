@@ -1,7 +1,9 @@
 """Pictures of an evaluation (extra `plots`)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -20,6 +22,7 @@ Number: TypeAlias = float | int
 COLUMNS: Final = 100  # tokens in a line of coloured text
 MAX_LINES: Final = 30  # lines of coloured text; the curves show the whole text
 DOTS_PER_INCH: Final = 120
+SHARES: Final = (-0.03, 1.03)  # limits of an axis
 
 
 def plot_inspection(inspection: Inspection, texts: list[str], path: Path) -> None:
@@ -78,6 +81,12 @@ def _pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def _looks() -> Any:
+    """Colours of curves, with another dash where they begin anew."""
+    plt = _pyplot()
+    return plt.cycler(linestyle=["-", "--", ":"]) * plt.rcParams["axes.prop_cycle"]
 
 
 def _save(figure: "Figure", path: Path) -> None:
@@ -159,10 +168,7 @@ def plot_curves(
     """
     plt = _pyplot()
     figure, panel = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    # Another dash where the colours begin anew.
-    panel.set_prop_cycle(
-        plt.cycler(linestyle=["-", "--", ":"]) * plt.rcParams["axes.prop_cycle"]
-    )
+    panel.set_prop_cycle(_looks())
     for name, points in curves.items():
         panel.plot(*zip(*points, strict=True), marker="o", label=name)
     xs = sorted({x for points in curves.values() for x, _ in points})
@@ -170,12 +176,58 @@ def plot_curves(
     panel.set_xticks(xs, [f"{x:,.0f}" for x in xs], rotation=45, fontsize="small")
     panel.minorticks_off()
     if are_shares:
-        panel.set_ylim(-0.03, 1.03)
+        panel.set_ylim(SHARES)
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)
     panel.set_title(title)
     if len(curves) > 1:
         figure.legend(loc="outside right upper")
+    _save(figure, path)
+
+
+@dataclass(kw_only=True)
+class Panel:
+    """Curves that share an axis."""
+
+    title: str
+    y_label: str
+    are_shares: bool  # whether the vertical axis is from 0 to 1
+    mark: float  # place on the horizontal axis, drawn as a line
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+def plot_panels(panels: Sequence[Panel], x_label: str, title: str, path: Path) -> None:
+    """Draw curves in panels side by side; a name has the same colour in all.
+
+    Args:
+        panels: At least one.
+        x_label: What is along the horizontal axes.
+        title: Above the picture.
+        path: Where to write the picture (PNG).
+
+    Raises:
+        UserError: If matplotlib is missing or the file cannot be written.
+    """
+    plt = _pyplot()
+    size = (1.5 + 4.5 * len(panels), 4.5)
+    figure, row = plt.subplots(
+        1, len(panels), figsize=size, layout="constrained", squeeze=False
+    )
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
+    looks = dict(zip(names, cycle(_looks())))
+    lines = {}
+    for axes, panel in zip(row[0], panels, strict=True):
+        for name, points in panel.curves.items():
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            (lines[name],) = axes.plot(xs, ys, marker=".", **looks[name])
+        axes.axvline(panel.mark, color="grey", linestyle=":")
+        if panel.are_shares:
+            axes.set_ylim(SHARES)
+        axes.set_title(panel.title)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(panel.y_label)
+    figure.suptitle(title)
+    figure.legend(lines.values(), lines.keys(), loc="outside right upper")
     _save(figure, path)
 
 

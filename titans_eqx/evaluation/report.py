@@ -44,7 +44,9 @@ def read_table(path: Path) -> Table:
     return json.loads(path.read_text(encoding="utf-8"))["table"]
 
 
-def _text(value: float | int | str) -> str:
+def _text(value: float | int | str | None) -> str:
+    if value is None:
+        return "-"  # not measured
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -14,17 +14,22 @@ import click
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.config import RunConfig, load_config
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.evaluate import (
-    PICTURE,
-    Settings,
-    evaluate,
-    evaluation_dir,
+from titans_eqx.evaluation.comparison import (
+    AbstractComparison,
+    EvaluationComparison,
+    Run,
 )
+from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.needle import NeedleSettings
-from titans_eqx.evaluation.plots import plot_curves, require_plots
+from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.recall import RecallSettings
-from titans_eqx.evaluation.report import REPORT, read_table, show, write_json
-from titans_eqx.evaluation.table import Table
+from titans_eqx.evaluation.report import show, write_json
+from titans_eqx.evaluation.rules import (
+    RULES,
+    TASKS,
+    RuleComparison,
+    memory_overrides,
+)
 from titans_eqx.files import probe_output
 from titans_eqx.training import train
 from titans_eqx.training.divergence import DivergedError
@@ -68,50 +73,83 @@ class Case:
     name: str
     config: Path
     overrides: tuple[str, ...]
-    settings: Settings
 
 
-def suite(name: str, configs: Path, overrides: Sequence[str] = ()) -> list[Case]:
-    """The runs of a suite, in order.
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Runs in order, and how they are compared."""
+
+    cases: tuple[Case, ...]
+    comparison: AbstractComparison
+
+
+def suite(name: str, configs: Path, overrides: Sequence[str] = ()) -> Suite:
+    """The runs of a suite.
 
     Args:
-        name: recall, needle or ablation.
+        name: recall, needle, ablation or rules.
         configs: Folder of the configs.
         overrides: Keys to set in all runs, as in `load_config`.
     """
     match name:
         case "ablation":
-            return [
+            cases = (
                 Case(
                     name=title,
                     config=configs / "recall" / "mac.toml",
                     # Last, or a key set for all runs could undo what a run is about.
                     overrides=(*overrides, *changes),
-                    settings=RECALL,
                 )
                 for title, changes in ABLATIONS.items()
-            ]
+            )
+            return Suite(cases=tuple(cases), comparison=EvaluationComparison(RECALL))
         case "recall" | "needle":
-            return [
+            cases = (
                 Case(
                     name=pattern,
                     config=configs / name / f"{pattern}.toml",
                     overrides=tuple(overrides),
-                    settings=RECALL if name == "recall" else NEEDLE,
                 )
                 for pattern in PATTERNS
-            ]
+            )
+            settings = RECALL if name == "recall" else NEEDLE
+            return Suite(cases=tuple(cases), comparison=EvaluationComparison(settings))
+        case "rules":
+            return _rules(configs, overrides)
         case _:
-            raise UserError(f"no suite {name!r}; there are recall, needle, ablation.")
+            raise UserError(
+                f"no suite {name!r}; there are recall, needle, ablation, rules."
+            )
+
+
+def _rules(configs: Path, overrides: Sequence[str]) -> Suite:
+    """Every rule on every task."""
+    cases: list[Case] = []
+    places: dict[str, tuple[str, str]] = {}
+    for path in sorted((configs / RULES).glob("*.toml")):
+        memory = memory_overrides(path)
+        for task, (config, changes) in TASKS.items():
+            title = f"{path.stem} on {task}"
+            places[title] = path.stem, task
+            case = Case(
+                name=title,
+                config=configs / config,
+                # The user's last: a length of chunks, say, that all rules should have.
+                overrides=(*changes, *memory, *overrides),
+            )
+            cases.append(case)
+    if not cases:
+        raise UserError(f"there is no *.toml in {configs / RULES}; name --configs.")
+    return Suite(cases=tuple(cases), comparison=RuleComparison(places))
 
 
 def sweep(
-    cases: Sequence[Case], out: Path, *, only: Collection[str] = (), with_picture: bool
+    suite: Suite, out: Path, *, only: Collection[str] = (), with_picture: bool
 ) -> None:
     """Train and measure runs, and write `table.json` and `picture.png`.
 
     Args:
-        cases: The runs.
+        suite: The runs.
         out: Folder with a folder for each run.
         only: Names of the runs to do; empty for all. What earlier sweeps finished of
             the others is shown too.
@@ -124,32 +162,32 @@ def sweep(
         require_plots()
     for name in (TABLE, PICTURE):
         probe_output(out / name, "--out")
-    table: Table = []
-    for case in cases:
-        config = load_config(case.config, case.overrides)
-        run_dir = out / case.name.replace(" ", "-")
-        evaluated = evaluation_dir(run_dir, case.settings, config.train.steps)
-        is_measured = (evaluated / REPORT).exists()
+    comparison, title = suite.comparison, f"sweep in {out}"
+    runs: list[Run] = []
+    for case in suite.cases:
+        run = Run(
+            name=case.name,
+            config=load_config(case.config, case.overrides),
+            folder=out / case.name.replace(" ", "-"),
+        )
+        is_measured, steps = comparison.is_measured(run), run.config.train.steps
         if only and case.name not in only and not is_measured:
             continue
         try:
-            if train(config, run_dir) < config.train.steps:
+            if train(run.config, run.folder) < steps:
                 return  # interrupted; the run has said so
         except DivergedError as error:
             click.echo(f"{case.name} is left out: {error}")
             continue
-        loaded = load_model(run_dir)
-        _check_same(config, loaded.config, run_dir)
+        _check_same(run.config, load_model(run.folder).config, run.folder)
         if not is_measured:
-            evaluate(run_dir, case.settings, evaluated, with_picture=with_picture)
-        lines = read_table(evaluated / REPORT)
-        table.extend({"run": case.name} | line for line in lines)
-        write_json(table, out / TABLE)
+            comparison.measure(run, with_picture=with_picture)
+        runs.append(run)
+        write_json(comparison.table(runs), out / TABLE)
         if with_picture:
-            _plot(table, out)
-    whole = [line for line in table if line.get("distance", 0) == 0]
-    if whole:
-        show(whole, f"sweep in {out}")
+            comparison.plot(runs, title, out / PICTURE)
+    if runs:
+        show(comparison.summary(comparison.table(runs)), title)
 
 
 def _check_same(config: RunConfig, trained: RunConfig, run_dir: Path) -> None:
@@ -160,18 +198,3 @@ def _check_same(config: RunConfig, trained: RunConfig, run_dir: Path) -> None:
                 f"{run_dir} was finished with other values in [{name}]; name another "
                 "--out, or remove that folder."
             )
-
-
-def _plot(table: Table, out: Path) -> None:
-    """Draw the mean accuracy of each run by length."""
-    accuracies: dict[str, dict[int, list[float]]] = {}
-    for line in table:
-        if line.get("distance", 0) == 0:
-            by_length = accuracies.setdefault(line["run"], {})
-            by_length.setdefault(line["length"], []).append(line["accuracy"])
-    means = {
-        name: [(length, sum(values) / len(values)) for length, values in points.items()]
-        for name, points in accuracies.items()
-    }
-    title, picture = f"sweep in {out}", out / PICTURE
-    plot_curves(means, "length", "accuracy", title, picture, are_shares=True)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
+from titans_eqx.nn.tree import n_bytes
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import batch_sharding, replicated
 from titans_eqx.training.step import TrainState, TrainStep
@@ -65,9 +66,9 @@ class Footprint:
 def least_footprint(state: TrainState) -> Footprint:
     """What any step needs, before one is traced: no activations, only gradients."""
     return Footprint(
-        parameters=_n_bytes((state.parameters, state.frozen)),
-        optimizer=_n_bytes(state.optimizer),
-        step=_n_bytes(state.parameters),
+        parameters=n_bytes((state.parameters, state.frozen)),
+        optimizer=n_bytes(state.optimizer),
+        step=n_bytes(state.parameters),
     )
 
 
@@ -157,7 +158,3 @@ def _variables(atoms: list[Any]) -> Iterator[Var]:
 def _aval_bytes(aval: Any) -> int:
     # A random key has no itemsize of a number, and is small.
     return aval.size * getattr(aval.dtype, "itemsize", 0) if aval.shape else 0
-
-
-def _n_bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,264 @@
+"""Rules on tasks: real runs of a few steps, and metrics written by hand."""
+
+import dataclasses
+import json
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.random as jr
+import pytest
+
+from titans_eqx.config import load_config
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.rules import TASKS, RuleComparison
+from titans_eqx.evaluation.sweep import suite, sweep
+from titans_eqx.models import build_model
+from titans_eqx.training.report import TrainingDisplay
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+COMPILING = 1000.0  # seconds of a clock that is set forward
+TINY = """
+[model]
+pattern = "lmm"
+d_model = 8
+n_layers = 1
+vocab_size = 32
+[model.memory]
+n_heads = 2
+depth = 2
+kernel_size = 1
+[data]
+source = "task"
+seq_len = 16
+task = { name = "mqar", vocab_size = 32, n_pairs = 2 }
+[optimizer]
+warmup_steps = 1
+[train]
+steps = 7
+batch_size = 4
+eval_every = 2
+log_every = 3
+"""
+RULES = {
+    "delta": 'rule = "delta"\ndepth = 1\nnorm = false\nchunk_len = 8',
+    "wide": 'rule = "large_chunk"\ndepth = 1\nchunk_len = 4',
+}
+SWEPT = ("delta on mqar", "wide on mqar")
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    """A folder of configs for tests: two rules, and one task that is small."""
+    folder = tmp_path_factory.mktemp("configs")
+    files = {f"rules/{name}.toml": f"[model.memory]\n{RULES[name]}" for name in RULES}
+    for task, (config, _) in TASKS.items():
+        files[config] = TINY if task == "mqar" else (CONFIGS / config).read_text()
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(configs, tmp_path_factory):
+    """The folder of a sweep over two runs, and its suite."""
+    pytest.importorskip("matplotlib")
+    out = tmp_path_factory.mktemp("rules")
+    chosen = suite("rules", configs, ["train.eval_examples=8"])
+    passed = [0.0]
+    read_clock, show_phase = time.perf_counter, TrainingDisplay.phase
+
+    @contextmanager
+    def phase(self, name):
+        with show_phase(self, name):
+            yield
+        passed[0] += COMPILING if name == "compiling" else 0
+
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(time, "perf_counter", lambda: read_clock() + passed[0])
+        patch.setattr(TrainingDisplay, "phase", phase)
+        sweep(chosen, out, only=SWEPT, with_picture=True)
+    assert passed[0] > 0
+    return out, chosen
+
+
+@pytest.fixture(scope="module")
+def lines(swept):
+    """The lines of the table by rule and task."""
+    table = json.loads((swept[0] / "table.json").read_text())
+    return {(line["rule"], line["task"]): line for line in table}
+
+
+def metrics(out, name):
+    path = out / name.replace(" ", "-") / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_suite_has_every_config_on_every_task():
+    names = sorted(path.stem for path in (CONFIGS / "rules").glob("*.toml"))
+    cases = suite("rules", CONFIGS).cases
+    assert [case.name for case in cases] == [
+        f"{name} on {task}" for name in names for task in TASKS
+    ]
+    others = set()
+    for case in cases:
+        name, _, task = case.name.partition(" on ")
+        config = load_config(case.config, case.overrides)
+        memory = load_config(CONFIGS / "rules" / f"{name}.toml").model.memory
+        assert config.model.memory.rule == memory.rule
+        for key in memory.model_fields_set:
+            assert getattr(config.model.memory, key) == getattr(memory, key)
+        rest = config.model_dump()
+        del rest["model"]["memory"]
+        others.add((task, json.dumps(rest)))
+    assert len(others) == len(TASKS)
+
+
+def test_the_configs_of_the_rules_differ_in_the_memory_alone():
+    rest = []
+    for path in (CONFIGS / "rules").glob("*.toml"):
+        config = load_config(path).model_dump()
+        del config["model"]["memory"]
+        rest.append(config)
+    assert all(one == rest[0] for one in rest)
+
+
+def test_a_key_set_for_all_runs_wins_over_the_rules():
+    for case in suite("rules", CONFIGS, ["model.memory.chunk_len=8"]).cases:
+        assert load_config(case.config, case.overrides).model.memory.chunk_len == 8
+
+
+def test_a_folder_without_rules_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no \*.toml in .*rules; name --configs"):
+        suite("rules", tmp_path)
+
+
+def test_the_table_has_the_runs_swept(lines, swept):
+    assert list(lines) == [("delta", "mqar"), ("wide", "mqar")]
+    assert (swept[0] / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sizes_are_those_of_real_arrays(lines, swept):
+    _, chosen = swept
+    config = load_config(chosen.cases[0].config, chosen.cases[0].overrides)
+    model = build_model(config.model, key=jr.key(0))
+    line = lines["delta", "mqar"]
+    state = jax.tree.leaves(model.init_state())
+    assert line["state bytes"] == sum(leaf.nbytes for leaf in state)
+    assert line["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+def test_scores_and_times_are_those_of_the_metrics(lines, swept):
+    out, _ = swept
+    times = {}
+    for name in SWEPT:
+        line, records = lines[tuple(name.split(" on "))], metrics(out, name)
+        assert [one["step"] for one in records] == [2, 3, 4, 6, 7, 7]
+        assert line["equal tokens"] == records[-1]["eval_accuracy"]
+        speeds = [one["tokens_per_second"] for one in records[:-1]]
+        steps = [2, 1, 1, 2, 1]  # of four rows of 16 tokens
+        times[name] = [64 * n / one for n, one in zip(steps, speeds, strict=True)]
+        seconds = sum(times[name])
+        assert line["seconds"] == pytest.approx(seconds)
+        # However long it took to compile them.
+        assert line["seconds"] < COMPILING
+        assert line["tokens/s"] == pytest.approx(7 * 64 / seconds)
+    fastest, slower = sorted(SWEPT, key=lambda name: sum(times[name]))
+    equal_time, expected = sum(times[fastest]), None
+    for i, record in enumerate(metrics(out, slower)[:-1]):
+        if "eval_accuracy" in record and sum(times[slower][: i + 1]) <= equal_time:
+            expected = record["eval_accuracy"]
+    assert lines[tuple(slower.split(" on "))]["equal time"] == expected
+    line = lines[tuple(fastest.split(" on "))]
+    assert line["equal time"] == line["equal tokens"]
+
+
+def test_what_is_finished_is_not_trained_again(lines, swept, capsys):
+    out, chosen = swept
+    first = dataclasses.replace(chosen, cases=chosen.cases[:1])
+    with jax.numpy_dtype_promotion("standard"):
+        sweep(first, out, with_picture=False)
+    assert "nothing to do" in capsys.readouterr().out
+    (line,) = json.loads((out / "table.json").read_text())
+    alone = {"equal time": line["equal tokens"]}
+    assert line == lines["delta", "mqar"] | alone
+
+
+def write_metrics(folder, score, speed):
+    """Of a run that reports after one step, two and four, as if it was measured."""
+    records = [
+        {"step": step, "loss": 1, "tokens_per_second": speed}
+        | ({score: step / 10} if step < 4 else {})
+        for step in (1, 2, 4)
+    ]
+    records.append({"step": 4, score: 0.4})
+    folder.mkdir()
+    text = "\n".join(map(json.dumps, records)) + '\n{"step": 4, "lo'
+    (folder / "metrics.jsonl").write_text(text)
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """Runs on two tasks, of four steps of 64, 192, 64 and 192 tokens."""
+    changes = [
+        "data.lengths=[64, 192]",
+        "train.batch_size=1",
+        "train.steps=4",
+        "optimizer.warmup_steps=1",
+    ]
+    runs, places = [], {}
+    for task, score in (("mqar", "accuracy"), ("text", "bits_per_byte")):
+        config = load_config(CONFIGS / TASKS[task][0], changes)
+        for rule, speed in (("quick", 64), ("slow", 16)):
+            name = f"{rule} on {task}"
+            places[name] = rule, task
+            write_metrics(tmp_path / name, f"eval_{score}", speed)
+            runs.append(Run(name=name, config=config, folder=tmp_path / name))
+    return runs, RuleComparison(places)
+
+
+def test_equal_time_is_that_of_the_fastest(by_hand):
+    runs, comparison = by_hand
+    table = comparison.table(runs)
+    assert [line["score"] for line in table[1:3]] == ["accuracy", "bits per byte"]
+    for quick, slow in (table[:2], table[2:]):
+        assert (quick["seconds"], slow["seconds"]) == (8, 32)
+        assert (quick["equal tokens"], slow["equal tokens"]) == (0.4, 0.4)
+        # In eight seconds the slow one has done one step, in sixteen it will two.
+        assert (quick["equal time"], slow["equal time"]) == (0.4, 0.1)
+    (alone,) = comparison.table(runs[1:2])
+    assert alone["equal time"] == 0.4
+
+
+def test_what_was_not_measured_is_no_number(by_hand):
+    runs, comparison = by_hand
+    path = runs[1].folder / "metrics.jsonl"
+    assert comparison.is_measured(runs[1])
+    _, second, third, *_ = path.read_text().splitlines()
+    path.write_text(f"{second}\n{third}\n")  # cut off before the end's evaluation
+    assert not comparison.is_measured(runs[1])
+    slow = comparison.table(runs)[1]
+    assert (slow["equal tokens"], slow["equal time"]) == (None, None)
+    assert slow["seconds"] == 32
+
+
+def test_the_picture_has_scores_over_time(by_hand, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: saved.append(self))
+    runs, comparison = by_hand
+    comparison.plot(runs, "two rules", tmp_path / "picture.png")
+    panels = saved[0].axes
+    assert [panel.get_title() for panel in panels] == ["mqar", "text"]
+    assert [panel.get_ylabel() for panel in panels] == ["accuracy", "bits per byte"]
+    for panel in panels:
+        quick, slow, mark = (list(line.get_xdata()) for line in panel.lines)
+        assert (quick, slow, mark) == ([1, 4, 8], [4, 16, 32], [8, 8])
+    (legend,) = saved[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["quick", "slow"]

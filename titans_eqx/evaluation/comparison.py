@@ -1,0 +1,87 @@
+"""What a sweep measures of its runs, and how it sets them side by side."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from titans_eqx.config import RunConfig
+from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
+from titans_eqx.evaluation.plots import plot_curves
+from titans_eqx.evaluation.report import REPORT, read_table
+from titans_eqx.evaluation.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of a sweep."""
+
+    name: str
+    config: RunConfig
+    folder: Path
+
+
+class AbstractComparison(ABC):
+    """From finished runs to one table and one picture."""
+
+    @abstractmethod
+    def is_measured(self, run: Run) -> bool:
+        """Whether an earlier sweep has finished this one."""
+
+    @abstractmethod
+    def measure(self, run: Run, *, with_picture: bool) -> None:
+        """Measure a trained run and write the results into its folder."""
+
+    @abstractmethod
+    def table(self, runs: Sequence[Run]) -> Table:
+        """The lines of measured runs."""
+
+    @abstractmethod
+    def summary(self, table: Table) -> Table:
+        """The lines to print."""
+
+    @abstractmethod
+    def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
+        """Draw measured runs."""
+
+
+@dataclass(frozen=True)
+class EvaluationComparison(AbstractComparison):
+    """By an evaluation of accuracy after training."""
+
+    settings: Settings
+
+    def is_measured(self, run: Run) -> bool:
+        """See `AbstractComparison.is_measured`."""
+        return (self._dir(run) / REPORT).exists()
+
+    def measure(self, run: Run, *, with_picture: bool) -> None:
+        """See `AbstractComparison.measure`."""
+        evaluate(run.folder, self.settings, self._dir(run), with_picture=with_picture)
+
+    def table(self, runs: Sequence[Run]) -> Table:
+        """See `AbstractComparison.table`: those of the evaluations."""
+        return [
+            {"run": run.name} | line
+            for run in runs
+            for line in read_table(self._dir(run) / REPORT)
+        ]
+
+    def summary(self, table: Table) -> Table:
+        """See `AbstractComparison.summary`: all distances together."""
+        return [line for line in table if line.get("distance", 0) == 0]
+
+    def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
+        """See `AbstractComparison.plot`: the mean accuracy of each run by length."""
+        accuracies: dict[str, dict[int, list[float]]] = {}
+        for line in self.summary(self.table(runs)):
+            by_length = accuracies.setdefault(line["run"], {})
+            by_length.setdefault(line["length"], []).append(line["accuracy"])
+        means = {
+            name: [(length, sum(all_) / len(all_)) for length, all_ in points.items()]
+            for name, points in accuracies.items()
+        }
+        plot_curves(means, "length", "accuracy", title, path, are_shares=True)
+
+    def _dir(self, run: Run) -> Path:
+        return evaluation_dir(run.folder, self.settings, run.config.train.steps)

@@ -1,0 +1,189 @@
+"""Update rules side by side: what each reaches with equal tokens, and in equal time.
+
+Every rule is trained on every task, in a model that differs in nothing but
+`[model.memory]`. All that is compared is in the metrics that a run writes while it
+trains.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import equinox as eqx
+import jax.random as jr
+
+from titans_eqx.checkpoint.metrics_log import read_metrics
+from titans_eqx.checkpoint.run_folder import METRICS_NAME
+from titans_eqx.config import RunConfig, load_config
+from titans_eqx.config.section import Section
+from titans_eqx.evaluation.comparison import AbstractComparison, Run
+from titans_eqx.evaluation.plots import Panel, plot_panels
+from titans_eqx.evaluation.table import Table
+from titans_eqx.models import build_model
+from titans_eqx.nn.tree import n_bytes, n_elements
+
+RULES: Final = "rules"  # folder of the configs
+# A config for each task, and what lets all evaluations of a run read the same examples,
+# so that one on the way compares with the one at the end.
+TASKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "mqar": (
+        "recall/lmm.toml",
+        ("train.eval_examples=64", "data.task.eval_examples=64"),
+    ),
+    "needle": (
+        "needle/lmm.toml",
+        ("train.eval_examples=64", "data.task.eval_examples=64"),
+    ),
+    "text": (
+        "lmm.toml",
+        ("train.eval_examples=1024", "train.eval_every=100", "train.sample_every=0"),
+    ),
+}
+
+
+def memory_overrides(path: Path) -> tuple[str, ...]:
+    """The keys that a config sets in `[model.memory]`, as overrides of another."""
+
+    def walk(section: Section, prefix: str) -> Iterator[str]:
+        for key in section.model_fields_set:
+            value = getattr(section, key)
+            if isinstance(value, Section):
+                yield from walk(value, f"{prefix}.{key}")
+            else:
+                yield f"{prefix}.{key}={json.dumps(value)}"
+
+    return tuple(sorted(walk(load_config(path).model.memory, "model.memory")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A measurement of a run on its way."""
+
+    step: int
+    seconds: float  # of training before it
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """What a run has written about itself."""
+
+    seconds: float  # of training; without compilation and evaluations
+    evaluations: tuple[Evaluation, ...]
+
+    def at_step(self, step: int) -> float | None:
+        """The score after so many steps; None if it was not taken."""
+        scores = {one.step: one.score for one in self.evaluations}
+        return scores.get(step)
+
+    def after(self, seconds: float) -> float | None:
+        """The last score taken within a time; None if there was none."""
+        scores = [one.score for one in self.evaluations if one.seconds <= seconds]
+        return scores[-1] if scores else None
+
+
+def learning_curve(run: Run) -> LearningCurve:
+    """Read the metrics of a run.
+
+    A line with a speed stands for the steps since the one before it. Their time is
+    their tokens over that speed, also where the run was interrupted between them.
+    """
+    key = f"eval_{_measure(run.config).replace(' ', '_')}"
+    seconds, step = 0.0, 0
+    evaluations: list[Evaluation] = []
+    for record in read_metrics(run.folder / METRICS_NAME):
+        if speed := record.get("tokens_per_second"):
+            tokens = run.config.n_tokens(record["step"]) - run.config.n_tokens(step)
+            seconds, step = seconds + tokens / speed, record["step"]
+        if (score := record.get(key)) is not None:
+            evaluations.append(
+                Evaluation(step=record["step"], seconds=seconds, score=score)
+            )
+    return LearningCurve(seconds=seconds, evaluations=tuple(evaluations))
+
+
+@dataclass(frozen=True)
+class RuleComparison(AbstractComparison):
+    """By scores on the way and at the end, speed and size."""
+
+    places: Mapping[str, tuple[str, str]]
+    """Rule and task of each run, by its name."""
+
+    def is_measured(self, run: Run) -> bool:
+        """See `AbstractComparison.is_measured`: with the evaluation at the end."""
+        return learning_curve(run).at_step(run.config.train.steps) is not None
+
+    def measure(self, run: Run, *, with_picture: bool) -> None:
+        """See `AbstractComparison.measure`: training has done it."""
+
+    def table(self, runs: Sequence[Run]) -> Table:
+        """See `AbstractComparison.table`.
+
+        Equal tokens are all that a run reads; equal time is what the fastest rule of
+        the task needed for them.
+        """
+        curves = {run.name: learning_curve(run) for run in runs}
+        times = self._equal_times(curves)
+        table: Table = []
+        for run in runs:
+            (rule, task), curve = self.places[run.name], curves[run.name]
+            steps = run.config.train.steps
+            model = eqx.filter_eval_shape(
+                build_model, run.config.model, key=jr.key(run.config.train.seed)
+            )
+            state = eqx.filter_eval_shape(lambda model: model.init_state(), model)
+            table.append(
+                {
+                    "rule": rule,
+                    "task": task,
+                    "score": _measure(run.config),
+                    "equal tokens": curve.at_step(steps),
+                    "equal time": curve.after(times[task]),
+                    "seconds": curve.seconds,
+                    "tokens/s": run.config.n_tokens(steps) / curve.seconds,
+                    "state bytes": n_bytes(state),
+                    "parameters": n_elements(model),
+                }
+            )
+        return table
+
+    def summary(self, table: Table) -> Table:
+        """See `AbstractComparison.summary`: all, task by task."""
+        return sorted(table, key=lambda line: list(TASKS).index(line["task"]))
+
+    def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
+        """See `AbstractComparison.plot`: scores over time, a panel for each task."""
+        curves = {run.name: learning_curve(run) for run in runs}
+        times = self._equal_times(curves)
+        panels: dict[str, Panel] = {}
+        for run in runs:
+            rule, task = self.places[run.name]
+            measure = _measure(run.config)
+            panel = panels.setdefault(
+                task,
+                Panel(
+                    title=task,
+                    y_label=measure,
+                    are_shares=measure == "accuracy",
+                    mark=times[task],
+                ),
+            )
+            panel.curves[rule] = [
+                (one.seconds, one.score) for one in curves[run.name].evaluations
+            ]
+        plot_panels(list(panels.values()), "seconds of training", title, path)
+
+    def _equal_times(self, curves: Mapping[str, LearningCurve]) -> dict[str, float]:
+        """Seconds that the fastest run of each task took."""
+        times: dict[str, float] = {}
+        for name, curve in curves.items():
+            _, task = self.places[name]
+            times[task] = min(curve.seconds, times.get(task, curve.seconds))
+        return times
+
+
+def _measure(config: RunConfig) -> str:
+    """What is scored: bits per byte of a text, accuracy on a task."""
+    return "accuracy" if config.data.source == "task" else "bits per byte"
