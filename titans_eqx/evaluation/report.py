@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.table import Table
-from titans_eqx.files import write_durably
+from titans_eqx.files import read_regular, write_durably
 
 REPORT: Final = "results.json"
+MAX_BYTES: Final = 2**26  # of a report that is read
 
 
 def show(table: Table, title: str, console: Console | None = None) -> None:
@@ -40,8 +42,23 @@ def write_json(content: Any, path: Path) -> None:
 
 
 def read_table(path: Path) -> Table:
-    """The table of a report."""
-    return json.loads(path.read_text(encoding="utf-8"))["table"]
+    """The table of a report.
+
+    Raises:
+        UserError: If the file is no report.
+    """
+    try:
+        return _Report.model_validate_json(read_regular(path, MAX_BYTES)).table
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not the result of an evaluation; remove it to evaluate again."
+        ) from error
+
+
+class _Report(BaseModel):
+    """What is read of a report."""
+
+    table: Annotated[Table, Field(min_length=1)]
 
 
 def _text(value: float | int | str | None) -> str:

@@ -41,7 +41,8 @@ class DivergenceCheck:
             self._skipped = count
         if self._in_a_row < SKIPS_IN_A_ROW:
             return
-        saved = checkpoints.steps()
+        checkpoints.wait()
+        saved = checkpoints.complete_steps()
         raise DivergedError(
             f"no finite gradient in the {self._in_a_row} steps up to step {step}. "
             "Lower optimizer.learning_rate or model.memory.max_learning_rate. "
