@@ -68,7 +68,8 @@ def swept(configs, tmp_path_factory):
     """The folder of a sweep over two runs, and its suite."""
     pytest.importorskip("matplotlib")
     out = tmp_path_factory.mktemp("rules")
-    chosen = suite("rules", configs, ["train.eval_examples=8"])
+    # A key that only one of the tasks has is refused by no other.
+    chosen = suite("rules", configs, ["train.eval_examples=8", "data.task.n_pairs=3"])
     passed = [0.0]
     read_clock, show_phase = time.perf_counter, TrainingDisplay.phase
 
@@ -81,7 +82,7 @@ def swept(configs, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(time, "perf_counter", lambda: read_clock() + passed[0])
         patch.setattr(TrainingDisplay, "phase", phase)
-        sweep(chosen, out, only=SWEPT, with_picture=True)
+        sweep(chosen, out, only=["mqar"], with_picture=True)
     assert passed[0] > 0
     return out, chosen
 
@@ -130,6 +131,14 @@ def test_the_configs_of_the_rules_differ_in_the_memory_alone():
 def test_a_key_set_for_all_runs_wins_over_the_rules():
     for case in suite("rules", CONFIGS, ["model.memory.chunk_len=8"]).cases:
         assert load_config(case.config, case.overrides).model.memory.chunk_len == 8
+
+
+def test_runs_are_chosen_by_name_by_rule_and_by_task():
+    cases = suite("rules", CONFIGS).cases
+    for only, count in ((["tnt on text"], 1), (["tnt"], 3), (["text"], len(cases) / 3)):
+        chosen = [case.name for case in cases if case.is_in(only)]
+        assert len(chosen) == count
+        assert all(only[0] in name for name in chosen)
 
 
 def test_a_folder_without_rules_is_refused(tmp_path):
@@ -181,7 +190,7 @@ def test_what_is_finished_is_not_trained_again(lines, swept, capsys):
     out, chosen = swept
     first = dataclasses.replace(chosen, cases=chosen.cases[:1])
     with jax.numpy_dtype_promotion("standard"):
-        sweep(first, out, with_picture=False)
+        sweep(first, out, only=["needle"], with_picture=False)
     assert "nothing to do" in capsys.readouterr().out
     (line,) = json.loads((out / "table.json").read_text())
     alone = {"equal time": line["equal tokens"]}

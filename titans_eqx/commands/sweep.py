@@ -22,7 +22,11 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     help="Which runs.",
 )
 @click.option("--out", required=True, type=Path, help="Folder of the sweep.")
-@click.option("--only", multiple=True, help="Name of a run; repeatable. [default: all]")
+@click.option(
+    "--only",
+    multiple=True,
+    help="Name of a run, or of a rule or a task; repeatable. [default: all]",
+)
 @click.option(
     "--set",
     "overrides",
@@ -55,7 +59,9 @@ def main(
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation.sweep import suite, sweep
     chosen = suite(suite_name, configs, overrides)
-    names = [case.name for case in chosen.cases]
+    names = dict.fromkeys(
+        name for case in chosen.cases for name in (*case.groups, case.name)
+    )
     for name in only:
         if name not in names:
             raise UserError(

@@ -73,6 +73,11 @@ class Case:
     name: str
     config: Path
     overrides: tuple[str, ...]
+    groups: tuple[str, ...] = ()  # of runs that it is one of
+
+    def is_in(self, only: Collection[str]) -> bool:
+        """Whether it is asked for, by its name or with a group; all are by no name."""
+        return not only or any(name in only for name in (self.name, *self.groups))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +141,7 @@ def _rules(configs: Path, overrides: Sequence[str]) -> Suite:
                 config=configs / config,
                 # The user's last: a length of chunks, say, that all rules should have.
                 overrides=(*changes, *memory, *overrides),
+                groups=(path.stem, task),
             )
             cases.append(case)
     if not cases:
@@ -151,8 +157,8 @@ def sweep(
     Args:
         suite: The runs.
         out: Folder with a folder for each run.
-        only: Names of the runs to do; empty for all. What earlier sweeps finished of
-            the others is shown too.
+        only: Names of runs and groups to do; empty for all. What earlier sweeps
+            finished of the others is shown too.
         with_picture: Whether to draw.
 
     Raises:
@@ -165,21 +171,22 @@ def sweep(
     comparison, title = suite.comparison, f"sweep in {out}"
     runs: list[Run] = []
     for case in suite.cases:
-        run = Run(
-            name=case.name,
-            config=load_config(case.config, case.overrides),
-            folder=out / case.name.replace(" ", "-"),
-        )
-        is_measured, steps = comparison.is_measured(run), run.config.train.steps
-        if only and case.name not in only and not is_measured:
+        is_wanted, folder = case.is_in(only), out / case.name.replace(" ", "-")
+        # What is set may be a key of a task that others do not have.
+        if not is_wanted and not folder.exists():
+            continue
+        config = load_config(case.config, case.overrides)
+        run = Run(name=case.name, config=config, folder=folder)
+        is_measured = comparison.is_measured(run)
+        if not is_wanted and not is_measured:
             continue
         try:
-            if train(run.config, run.folder) < steps:
+            if train(config, folder) < config.train.steps:
                 return  # interrupted; the run has said so
         except DivergedError as error:
             click.echo(f"{case.name} is left out: {error}")
             continue
-        _check_same(run.config, load_model(run.folder).config, run.folder)
+        _check_same(config, load_model(folder).config, folder)
         if not is_measured:
             comparison.measure(run, with_picture=with_picture)
         runs.append(run)
