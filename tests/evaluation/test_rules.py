@@ -1,6 +1,7 @@
 """Rules on tasks: real runs of a few steps, and metrics written by hand."""
 
 import dataclasses
+import io
 import json
 import time
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from pathlib import Path
 import jax
 import jax.random as jr
 import pytest
+from rich.console import Console
 
 from titans_eqx.config import load_config
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.report import show
 from titans_eqx.evaluation.rules import TASKS, RuleComparison
 from titans_eqx.evaluation.sweep import suite, sweep
 from titans_eqx.models import build_model
@@ -241,6 +244,17 @@ def test_equal_time_is_that_of_the_fastest(by_hand):
         assert (quick["equal time"], slow["equal time"]) == (0.4, 0.1)
     (alone,) = comparison.table(runs[1:2])
     assert alone["equal time"] == 0.4
+
+
+def test_the_printed_table_is_task_by_task_and_whole_on_80_columns(by_hand):
+    runs, comparison = by_hand
+    summary = comparison.summary(comparison.table([runs[i] for i in (2, 0, 3, 1)]))
+    tasks = [(line["rule"], line["task"]) for line in summary]
+    assert tasks == [(run.name.split()[0], run.name.split()[-1]) for run in runs]
+    printed = io.StringIO()
+    lines = [line | {"rule": "elastic_net", "task": "needle"} for line in summary]
+    show(lines, "sweep", Console(file=printed, width=80))
+    assert "…" not in printed.getvalue()
 
 
 def test_what_was_not_measured_is_no_number(by_hand):

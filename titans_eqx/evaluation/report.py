@@ -20,7 +20,8 @@ def show(table: Table, title: str, console: Console | None = None) -> None:
     """Print a table, by default to standard output."""
     rich_table = RichTable(title=title)
     for column in table[0]:
-        rich_table.add_column(column, justify="right")
+        # A word a line: rich would cut numbers before it breaks a title.
+        rich_table.add_column(column.replace(" ", "\n"), justify="right")
     for line in table:
         rich_table.add_row(*map(_text, line.values()))
     (console or Console()).print(rich_table)

@@ -150,8 +150,12 @@ class RuleComparison(AbstractComparison):
         return table
 
     def summary(self, table: Table) -> Table:
-        """See `AbstractComparison.summary`: all, task by task."""
-        return sorted(table, key=lambda line: list(TASKS).index(line["task"]))
+        """See `AbstractComparison.summary`: task by task, as wide as a terminal."""
+        tasks = list(TASKS)
+        return [
+            {key: line[key] for key in line if key not in ("score", "seconds")}
+            for line in sorted(table, key=lambda line: tasks.index(line["task"]))
+        ]
 
     def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
         """See `AbstractComparison.plot`: scores over time, a panel for each task."""
