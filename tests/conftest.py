@@ -5,6 +5,7 @@ Nothing here may import `titans_eqx` at top level: the hook that checks shapes
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compilation makes the first example slow, and a rerun should try the same examples.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=20_000)
 settings.load_profile("reproducible")
 
 
@@ -95,6 +97,19 @@ def getkey() -> Callable[[], PRNGKeyArray]:
         return key
 
     return next_key
+
+
+@pytest.fixture(scope="module")
+def emptied(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """A function that empties a folder and returns it, for tests of many examples."""
+    folder = tmp_path_factory.mktemp("emptied")
+
+    def empty() -> Path:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return folder
+
+    return empty
 
 
 @pytest.fixture

@@ -17,8 +17,13 @@ class UserError(ValueError):
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str) -> None:
-        """Keep the message on one line: names and files may hold line breaks."""
-        super().__init__(" ".join(message.splitlines()))
+        """Keep the message on one line."""
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks, which names and files may hold."""
+    return " ".join(message.splitlines())
 
 
 def os_reason(error: OSError) -> str:

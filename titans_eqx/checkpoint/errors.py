@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from titans_eqx.errors import UserError
+from titans_eqx.errors import UserError, one_line
 
 
 class CheckpointError(UserError):
@@ -17,3 +17,7 @@ class NoCheckpointError(CheckpointError):
 
 class DamagedError(ValueError):
     """A stored folder is not what was written; the message names the part."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the message on one line."""
+        super().__init__(one_line(message))

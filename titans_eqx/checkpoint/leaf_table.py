@@ -7,13 +7,15 @@ because orbax casts a wrong dtype silently and reports a wrong shape in its own 
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
+
+MAX_SPELT: Final = 80  # characters of a type and a shape in a message
 
 LeafTable: TypeAlias = dict[str, dict[str, Any]]
 """For each path, such as `model.layers.0.weight`, its `dtype` and `shape`."""
@@ -95,4 +97,5 @@ def _checksum(leaf: Any) -> str:
 def _spell(leaf: dict[str, Any] | None, absent: str) -> str:
     if leaf is None:
         return absent
-    return f"{leaf['dtype']}[{','.join(map(str, leaf['shape']))}]"
+    # What is stored may be anything.
+    return f"{leaf.get('dtype')}{leaf.get('shape')}".replace(" ", "")[:MAX_SPELT]

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from titans_eqx.checkpoint.errors import DamagedError
-from titans_eqx.files import write_durably
+from titans_eqx.files import check_name, read_regular, write_durably
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_FORMAT: Final = 1
@@ -60,6 +60,7 @@ def check_manifest(folder: Path, subfolders: Collection[str] | None = None) -> N
             continue
         path = folder / name
         try:
+            check_name(path)
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
                 raise DamagedError(f"{name} is no regular file")
@@ -92,16 +93,13 @@ def _hash_file(path: Path) -> str:
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
-        with (folder / MANIFEST_NAME).open("rb") as file:
-            content = file.read(MAX_MANIFEST_BYTES + 1)
+        content = read_regular(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         raise DamagedError(f"{MANIFEST_NAME} is missing") from None
     except OSError as error:
         raise DamagedError(
             f"{MANIFEST_NAME} cannot be read: {error.strerror}"
         ) from error
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise DamagedError(f"{MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} bytes")
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError):

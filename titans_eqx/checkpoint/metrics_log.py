@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titans_eqx.errors import UserError
-from titans_eqx.files import append, write_durably
+from titans_eqx.files import append, open_regular, write_durably
 
 
 class MetricsLog:
@@ -69,7 +69,8 @@ class MetricsLog:
     def _lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
-        return self.path.read_bytes().splitlines(keepends=True)
+        with open_regular(self.path) as file:
+            return file.read().splitlines(keepends=True)
 
     def _replace(self, *, kept: list[bytes], discarded: list[bytes]) -> None:
         # Side file first: a crash between the two repeats lines, but loses none.

@@ -13,7 +13,7 @@ import click
 
 from titans_eqx.commands.huge_pages import is_launcher
 from titans_eqx.errors import UserError, os_reason
-from titans_eqx.terminal import StopRequest
+from titans_eqx.terminal import StopRequest, escape_controls
 
 INTERRUPTED: Final = 130  # what shells expect after SIGINT
 PATIENCE: Final = 0.5  # seconds in which most commands have ended after Ctrl-C
@@ -90,5 +90,5 @@ def _silence_failed_saves() -> None:
 
 
 def _exit(error: UserError) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
+    click.echo(f"error: {escape_controls(str(error))}", err=True)
     sys.exit(error.exit_code)

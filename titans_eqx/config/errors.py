@@ -11,6 +11,7 @@ from titans_eqx.config.toml import toml_text
 from titans_eqx.errors import UserError
 
 MAX_SHOWN: Final = 60  # characters of a value that a message repeats
+MAX_OPTION: Final = 500  # and of an option
 
 # What pydantic calls an error -> what is allowed.
 _WANTED: Final = {
@@ -43,7 +44,7 @@ def refusal(
     """
     first = error.errors(include_url=False)[0]
     keys = first.get("ctx", {}).get("keys", (_key(first["loc"]),))
-    used = " ".join(f"--set {overrides[key]}" for key in keys if key in overrides)
+    used = " ".join(as_option(overrides[key]) for key in keys if key in overrides)
     if used and first["type"] == COMBINATION:
         used = f"{path} with {used}"
     return ConfigError(f"{used or path}: {complaint(error)}")
@@ -104,8 +105,19 @@ def unknown_name(name: str, *, is_section: bool = False) -> str:
 
 def shown(value: Any) -> str:
     """A value as TOML, on one line, cut at `MAX_SHOWN` characters."""
-    text = toml_text(value)
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    try:
+        return _cut(toml_text(value), MAX_SHOWN)
+    except RecursionError:
+        return "lists in lists in lists..."
+
+
+def as_option(override: str) -> str:
+    """An override as the user wrote it, cut at `MAX_OPTION` characters."""
+    return f"--set {_cut(override, MAX_OPTION)}"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _choice(expected: str, found: object) -> str:

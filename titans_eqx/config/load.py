@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from titans_eqx.config.errors import ConfigError, refusal, unknown_name
+from titans_eqx.config.errors import ConfigError, as_option, refusal, unknown_name
 from titans_eqx.config.keys import KEYS, SECTIONS
 from titans_eqx.config.run import RunConfig
 from titans_eqx.files import read_regular
@@ -65,17 +65,20 @@ def _nearest_file(path: Path) -> str:
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
+    # Such as a file's name in another encoding: config.toml could not hold it.
+    if any("\ud800" <= character <= "\udfff" for character in override):
+        raise ConfigError(f"--set {ascii(override)}: not UTF-8 text")
     key, equals, text = (part.strip() for part in override.partition("="))
     if not key or not equals:
         raise ConfigError(
-            f"--set {override}: write it as key=value, like model.d_model=256"
+            f"{as_option(override)}: write it as key=value, like model.d_model=256"
         )
     if key in SECTIONS:
         raise ConfigError(
-            f"--set {override}: {key} is a section; set its keys one by one"
+            f"{as_option(override)}: {key} is a section; set its keys one by one"
         )
     if key not in KEYS:
-        raise ConfigError(f"--set {override}: {unknown_name(key)}")
+        raise ConfigError(f"{as_option(override)}: {unknown_name(key)}")
     return key, _parse_value(text, override)
 
 
@@ -84,7 +87,9 @@ def _parse_value(text: str, override: str) -> Any:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         if text.startswith(("[", "{", '"', "'")):
-            raise ConfigError(f"--set {override}: not valid TOML: {error}") from error
+            raise ConfigError(
+                f"{as_option(override)}: not valid TOML: {error}"
+            ) from error
         return text
     value = parsed.pop("value")
     # A line break in the text may have started another key, and no key holds a date.

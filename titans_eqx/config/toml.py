@@ -8,6 +8,7 @@ from titans_eqx.config.section import Section
 
 # The one control character that JSON writes as it is and TOML wants escaped.
 DELETE: Final = "\x7f"
+MAX_DECIMAL_BITS: Final = 10_000
 
 
 def to_toml(config: Section) -> str:
@@ -42,6 +43,9 @@ def toml_text(value: object) -> str:
         case dict():
             items = (f"{toml_text(k)} = {toml_text(v)}" for k, v in value.items())
             return "{" + ", ".join(items) + "}"
+        case int():
+            # In hexadecimal, because Python refuses to write thousands of digits.
+            return str(value) if value.bit_length() < MAX_DECIMAL_BITS else hex(value)
         case _:
             # Python's shortest exact text of a number is TOML too.
             return str(value)

@@ -6,8 +6,10 @@ paths are added. A single file is named by its base name.
 """
 
 import glob
+import itertools
 import logging
 import os
+import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,10 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from titans_eqx.data.errors import DataError
-from titans_eqx.files import open_regular
+from titans_eqx.files import check_name, open_regular
 
 PEEK_BYTES: Final = 8192
 CHUNK_BYTES: Final = 2**20
+MAX_MATCHES: Final = 1_000_000
 STDLIB_EXCLUDED: Final = frozenset(
     {
         "test",
@@ -127,6 +130,15 @@ def _from_paths(path: TextPaths, skipped: Counter[str]) -> tuple[Document, ...]:
 
 
 def _from_path(name: str, skipped: Counter[str]) -> list[Document]:
+    try:
+        check_name(Path(name))
+        return _look_for(name, skipped)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot look for {name}: {reason}") from error
+
+
+def _look_for(name: str, skipped: Counter[str]) -> list[Document]:
     path = Path(name)
     passed_over: Counter[str] = Counter()
     if not name:
@@ -140,8 +152,7 @@ def _from_path(name: str, skipped: Counter[str]) -> list[Document]:
         if not documents:
             raise DataError(f"no text files in folder {path}{_describe(passed_over)}")
     elif glob.has_magic(name):
-        files = [Path(match) for match in glob.glob(name, recursive=True)]
-        files = [file for file in files if file.is_file()]
+        files = [file for file in _matches(name) if file.is_file()]
         if not files:
             raise DataError(f"no file matches the glob {name}")
         documents = _text_documents(files, _fixed_part(path), passed_over)
@@ -153,6 +164,16 @@ def _from_path(name: str, skipped: Counter[str]) -> list[Document]:
         raise DataError(f"no such file or folder: {path}")
     skipped.update(passed_over)
     return documents
+
+
+def _matches(pattern: str) -> list[Path]:
+    # `**` follows links: links to folders above them would multiply.
+    pattern = re.sub(r"(\*\*/+)+", "**/", pattern)
+    found = itertools.islice(glob.iglob(pattern, recursive=True), MAX_MATCHES + 1)
+    matches = [Path(match) for match in found]
+    if len(matches) > MAX_MATCHES:
+        raise DataError(f"more than {MAX_MATCHES:,} files match the glob {pattern}")
+    return matches
 
 
 def _walk(
