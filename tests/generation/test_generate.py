@@ -46,7 +46,7 @@ def mac(double_precision):
 
 @pytest.fixture(scope="module")
 def lmm(double_precision):
-    return build_small("lmm", seed=8)
+    return build_small("lmm", seed=2)
 
 
 @pytest.fixture(scope="module")

@@ -98,12 +98,12 @@ def test_the_layer_trains_its_gates(rule, net):
     gradient = eqx.filter_jit(eqx.filter_grad(lambda m, x: jnp.sum(m(x)[0] ** 2)))(
         memory, x
     )
-    linears = gradient.gates.linears
+    linears = gradient.heads.projections.gates.linears
     assert linears.keys() == rule.gate_specs(net).keys()
     assert zero_leaves(linears) == set()
     frozen = zero_leaves(gradient)
     assert len(frozen) == len(net.shapes)
-    assert all(path.startswith(".initial_weights") for path in frozen)
+    assert all(path.startswith(".heads.initial_weights") for path in frozen)
 
 
 @each_extension

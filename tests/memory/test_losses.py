@@ -116,7 +116,9 @@ def test_a_config_names_the_loss(config, loss):
     memory = NeuralMemory.from_config(16, config, key=jr.key(0))
     assert isinstance(memory.heads.rule, TitansRule)
     assert memory.heads.rule.loss == loss
-    assert ("threshold" in memory.gates.linears) == (config.loss == "huber")
+    assert ("threshold" in memory.heads.projections.gates.linears) == (
+        config.loss == "huber"
+    )
 
 
 DELTA = {"rule": "delta", "depth": 1, "norm": False}

@@ -30,7 +30,8 @@ class MetricsLog:
         lines = self._lines()
         if lines and not lines[-1].endswith(b"\n"):
             self._replace(kept=lines[:-1], discarded=lines[-1:])
-        self.path.touch()
+        if not self.path.exists():
+            self.path.touch()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line.
