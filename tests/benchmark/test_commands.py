@@ -31,7 +31,6 @@ COMMANDS = {
     "prefill": ["--length", "16"],
     "decode": ["--length", "8", "--tokens", "2", *SIMPLE],
     "compile": ["--depth", "1", *SIMPLE],
-    "chunks": ["--length", "16", "--chunk-len", "8", "--shard", "8"],
     "roofline": ["--length", "16", "--product-side", "16", *SIMPLE],
 }
 PEER = """
