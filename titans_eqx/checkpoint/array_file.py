@@ -31,6 +31,7 @@ DATA: Final = "data"
 OLD_HEADER: Final = "header.npy"  # of titans_eqx 0.1
 MAX_HEADER_BYTES: Final = 16 * 2**20
 MAX_DIRECTORY_BYTES: Final = 2**16
+MAX_REASON: Final = 300  # characters of what a reader of damaged files says
 
 
 class ArrayFileError(UserError):
@@ -131,7 +132,7 @@ def _opened(path: Path, data_bytes: int) -> Iterator[zipfile.ZipFile]:
     # for an array that claims to be huge.
     except Exception as error:
         raise ArrayFileError(
-            f"{path} is damaged or of another kind: {error!r}."
+            f"{path} is damaged or of another kind: {repr(error)[:MAX_REASON]}."
         ) from error
 
 
