@@ -158,6 +158,11 @@ WRONG_TEXTS = {
         "train.batch_size must be a multiple of mesh.data, got 16 and 3; "
         "batch_size = 18 would do",
     ),
+    "parts over devices": (
+        "[train]\nbatch_size = 18\naccumulate = 4\n[mesh]\ndata = 2",
+        "train.batch_size must be a multiple of train.accumulate x devices, got 18 and "
+        "4 x 2; batch_size = 24 would do",
+    ),
     "task": (
         TASK + 'name = "mqr"',
         'data.task.name must be one of "mqar", "in_context_recall", "noisy_recall", ',

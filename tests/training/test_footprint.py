@@ -46,6 +46,33 @@ def test_the_compiler_needs_about_as_much(small_config):
     assert needed / 2 < found.step < needed * 2
 
 
+def step_bytes(config):
+    return TrainContext.build(config, abstract=True).footprint.step
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_parts_of_a_batch_need_less(small_config):
+    sizes = {"train__batch_size": 16, "data__seq_len": 128}
+    sizes["model__pattern"] = "transformer"
+    whole, halves, quarters = (
+        step_bytes(small_config(**sizes, train__accumulate=n)) for n in (1, 2, 4)
+    )
+    assert halves < 0.6 * whole
+    assert quarters < 0.6 * halves
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_a_large_vocabulary_needs_less_in_blocks(small_config):
+    sizes = {"model__vocab_size": 50_000, "data__seq_len": 128}
+    sizes["model__pattern"] = "transformer"
+    whole, blocks = (
+        step_bytes(small_config(**sizes, train__loss_block=n)) for n in (0, 16)
+    )
+    logits = 128 * 50_000 * 4  # of a row in float32
+    assert whole > 2 * logits  # and their gradient
+    assert blocks < logits
+
+
 @pytest.mark.usefixtures("optax_promotion")
 def test_looking_at_a_step_does_not_trace_it_twice(small_config):
     config = small_config(model__pattern="transformer")

@@ -8,9 +8,7 @@ from pydantic_core import PydanticCustomError
 from titans_eqx.config.bounds import (
     MAX_BATCH,
     MAX_STEPS,
-    BatchSize,
     Length,
-    NExamples,
     NonNegative,
     Positive,
     Seed,
@@ -19,6 +17,7 @@ from titans_eqx.config.bounds import (
 from titans_eqx.config.model import ModelConfig
 from titans_eqx.config.section import Lengths, Section, combination_error
 from titans_eqx.config.task import MqarConfig, TaskConfig
+from titans_eqx.config.train import TrainConfig
 
 BYTES_VOCAB_SIZE: Final = 256
 
@@ -128,38 +127,6 @@ class OptimizerConfig(Section):
     )
 
 
-class TrainConfig(Section):
-    """How long to train, and what to do on the way; 0 in an `*_every` means never."""
-
-    init_from: str = Field(
-        default="",
-        description="run folder whose weights training starts with; empty: random ones",
-    )
-    steps: int = Field(
-        default=1000, ge=1, le=MAX_STEPS, description="optimizer steps in all"
-    )
-    batch_size: BatchSize = Field(
-        default=16, description="sequences in a step, over all devices"
-    )
-    eval_every: Steps = Field(
-        default=200, description="steps between evaluations; 0 = never"
-    )
-    eval_examples: NExamples = Field(
-        default=64, description="held-out sequences in an evaluation"
-    )
-    checkpoint_every: Steps = Field(
-        default=200, description="steps between checkpoints; 0 = never"
-    )
-    log_every: Steps = Field(
-        default=10, description="steps between lines of metrics; 0 = never"
-    )
-    sample_every: Steps = Field(
-        default=200, description="steps between text samples; 0 = never"
-    )
-    sample_len: Length = Field(default=200, description="tokens in a text sample")
-    seed: Seed = Field(default=0, description="initial weights and samples")
-
-
 class MeshConfig(Section):
     """How devices share the work."""
 
@@ -216,4 +183,19 @@ class RunConfig(Section):
                 "train.batch_size",
                 "mesh.data",
             )
+        self._check_parts()
         return self
+
+    def _check_parts(self) -> None:
+        batch_size, parts = self.train.batch_size, self.train.accumulate
+        devices = max(self.mesh.data, 1)
+        if batch_size % (parts * devices) != 0:
+            would_do = -(-batch_size // (parts * devices)) * parts * devices
+            raise combination_error(
+                "train.batch_size must be a multiple of train.accumulate x devices, "
+                f"got {batch_size} and {parts} x {devices}; "
+                f"batch_size = {would_do} would do",
+                "train.batch_size",
+                "train.accumulate",
+                "mesh.data",
+            )

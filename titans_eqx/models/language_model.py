@@ -69,22 +69,32 @@ class TitansLM(eqx.Module):
         Returns:
             Logits for the token after each one, and the state after the last.
         """
-        x, state = self.backbone(self.embedding[tokens], state)
-        return jax.vmap(self._logits)(x), state
+        x, state = self.features(tokens, state)
+        return jax.vmap(self.logits)(x), state
+
+    def features(
+        self, tokens: Int[Array, " seq"], state: ModelState | None = None
+    ) -> tuple[Float[Array, "seq d_model"], ModelState]:
+        """`__call__` without the head: what `logits` makes predictions of."""
+        return self.backbone(self.embedding[tokens], state)
+
+    def logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
+        """The head: the features of a token as scores of the token after it."""
+        return self.embedding @ x if self.head is None else self.head(x)
 
     def step(
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState]:
         """Read one token, in time and memory that do not depend on its position."""
         x, state = self.backbone.step(self.embedding[token], state)
-        return self._logits(x), state
+        return self.logits(x), state
 
     def probe(
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState, dict[int, MemoryStats]]:
         """`step`, with what the memories do; by layer, those that have one."""
         x, state, stats = self.backbone.probe(self.embedding[token], state)
-        return self._logits(x), state, stats
+        return self.logits(x), state, stats
 
     def unstack(self) -> "TitansLM":
         """The same model for loops over tokens; see `Backbone.unstack`."""
@@ -97,6 +107,3 @@ class TitansLM(eqx.Module):
     def stack_state(self, state: ModelState) -> ModelState:
         """The inverse of `unstack_state`."""
         return self.backbone.stack_state(state)
-
-    def _logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
-        return self.embedding @ x if self.head is None else self.head(x)

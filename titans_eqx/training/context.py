@@ -20,6 +20,7 @@ from titans_eqx.training.footprint import (
     footprint,
     least_footprint,
 )
+from titans_eqx.training.loss import language_model_loss
 from titans_eqx.training.optimizer import build_optimizer
 from titans_eqx.training.step import (
     Static,
@@ -65,7 +66,7 @@ class TrainContext:
         if data is None:
             data = open_dataset(config)
         if mesh is None:
-            mesh = build_mesh(config.mesh.data, config.train.batch_size)
+            mesh = build_mesh(config.mesh.data, config.train.part_size)
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
         def init() -> tuple[TrainState, Static]:
@@ -85,6 +86,10 @@ class TrainContext:
                 optimizer,
                 static,
                 mesh,
+                functools.partial(
+                    language_model_loss, block_len=config.train.loss_block
+                ),
+                accumulate=config.train.accumulate,
                 spike_sigmas=config.optimizer.spike_sigmas,
                 spike_window=config.optimizer.spike_window,
             ),

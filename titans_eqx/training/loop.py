@@ -1,6 +1,7 @@
 """The training run: steps, metrics, evaluations, samples, checkpoints."""
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from titans_eqx.terminal import StopRequest, escape_controls
 from titans_eqx.training.context import TrainContext
 from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
-from titans_eqx.training.loss import Batch
+from titans_eqx.training.loss import Batch, batch_loss
 from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.run_summary import run_summary
 from titans_eqx.training.sample import write_sample
@@ -70,7 +71,7 @@ def train(
     ):
         with display.phase("reading the data"):
             data = open_dataset(config)
-        mesh = build_mesh(config.mesh.data, config.train.batch_size)
+        mesh = build_mesh(config.mesh.data, config.train.part_size)
         with RunFolder(run_dir) as folder:
             if not fresh:
                 folder.check_names()
@@ -118,7 +119,11 @@ class _Run:
         self.state: TrainState = context.state
         self.step = 0
         self.train_step = context.train_step
-        self.eval_step = build_eval_step(context.static, context.mesh)
+        self.eval_step = build_eval_step(
+            context.static,
+            context.mesh,
+            functools.partial(batch_loss, block_len=self.config.train.loss_block),
+        )
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
         self.pending_tokens = 0  # read in those steps
         self.pending_since = time.perf_counter()

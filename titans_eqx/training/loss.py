@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.models import TitansLM
@@ -38,15 +39,45 @@ def token_loss(
     )
 
 
-def batch_loss(model: TitansLM, batch: Batch) -> TokenLoss:
-    """Score the predictions of a batch; every sequence starts with a fresh memory."""
-    logits, _ = jax.vmap(lambda tokens: model(tokens))(batch["inputs"])
-    return token_loss(logits, batch["targets"], batch["mask"])
+def batch_loss(model: TitansLM, batch: Batch, *, block_len: int = 0) -> TokenLoss:
+    """Score the predictions of a batch; every sequence starts with a fresh memory.
+
+    Args:
+        model: The model.
+        batch: What it reads.
+        block_len: Tokens whose logits exist at a time, in the backward pass too, which
+            computes them again: with a large vocabulary they are most of what a step
+            needs of memory. 0 = all tokens at once.
+    """
+    features, _ = jax.vmap(lambda tokens: model.features(tokens))(batch["inputs"])
+    targets, mask = batch["targets"], batch["mask"]
+
+    def score(rows: tuple[Array, Array, Array]) -> TokenLoss:
+        features, targets, mask = rows
+        return token_loss(jax.vmap(model.logits)(features), targets, mask)
+
+    if block_len == 0:
+        return jax.vmap(lambda *rows: score(rows))(features, targets, mask)
+    n_tokens = targets.size
+    block_len = min(block_len, n_tokens)
+    n_added = -n_tokens % block_len  # to the last block, not scored
+
+    def fold(x: Array) -> Array:
+        x = rearrange(x, "batch seq ... -> (batch seq) ...")
+        x = jnp.pad(x, [(0, n_added), *[(0, 0)] * (x.ndim - 1)])
+        return rearrange(x, "(n block) ... -> n block ...", block=block_len)
+
+    blocks = jax.tree.map(fold, (features, targets, mask))
+    scores = jax.lax.map(jax.checkpoint(score), blocks)
+    return jax.tree.map(lambda x: x.ravel()[:n_tokens].reshape(targets.shape), scores)
 
 
 def language_model_loss(
-    model: TitansLM, batch: Batch
+    model: TitansLM, batch: Batch, *, block_len: int = 0
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Sum of the losses of a batch in nats, and the number of tokens scored."""
-    loss = jnp.sum(batch_loss(model, batch).loss)
+    """Sum of the losses of a batch in nats, and the number of tokens scored.
+
+    See `batch_loss` for the arguments.
+    """
+    loss = jnp.sum(batch_loss(model, batch, block_len=block_len).loss)
     return loss, jnp.sum(batch["mask"], dtype=jnp.int32)

@@ -12,7 +12,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.mesh import BATCH, DATA_AXIS, REPLICATED
-from titans_eqx.training.loss import Batch, batch_loss, language_model_loss
+from titans_eqx.training.accumulate import in_microbatches
+from titans_eqx.training.loss import (
+    Batch,
+    TokenLoss,
+    batch_loss,
+    language_model_loss,
+)
 from titans_eqx.training.optimizer import trainable
 from titans_eqx.training.spikes import SpikeStatistics
 
@@ -95,6 +101,7 @@ def build_train_step(
     mesh: Mesh,
     loss_fn: LossFn = language_model_loss,
     *,
+    accumulate: int = 1,
     spike_sigmas: float = 0.0,
     spike_window: int = 100,
 ) -> TrainStep:
@@ -109,6 +116,7 @@ def build_train_step(
         mesh: Its devices each take a part of the batch axis of all arrays of a batch.
         loss_fn: Of the model and a device's part of a batch. The loss of a step is the
             sum over devices of its first result, over that of its second.
+        accumulate: Parts of a device's part of a batch, read one after the other.
         spike_sigmas: A step whose loss or gradient norm is further above its mean, in
             standard deviations, changes nothing either; 0 for none.
         spike_window: Steps over which that mean is taken.
@@ -117,7 +125,7 @@ def build_train_step(
         A function as `jax.jit` makes it.
     """
     sharded_gradient = jax.shard_map(
-        jax.value_and_grad(_local_loss(static, loss_fn)),
+        jax.value_and_grad(_local_loss(static, loss_fn, accumulate)),
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED, BATCH),
         out_specs=(REPLICATED, REPLICATED),
@@ -166,14 +174,22 @@ class SequenceSums(eqx.Module):
 
 
 def build_eval_step(
-    static: Static, mesh: Mesh
+    static: Static,
+    mesh: Mesh,
+    score: Callable[[Any, Batch], TokenLoss] = batch_loss,
 ) -> Callable[[TrainState, Batch], SequenceSums]:
-    """Scores of a language model's predictions; the batch is split over the mesh."""
+    """Scores of a model's predictions; the batch is split over the mesh.
+
+    Args:
+        static: From `init_train_state`.
+        mesh: Its devices each take a part of the batch.
+        score: Of the model and a device's part of a batch.
+    """
 
     def local_sums(
         parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
     ) -> SequenceSums:
-        scores = batch_loss(eqx.combine(parameters, frozen, static), batch)
+        scores = score(eqx.combine(parameters, frozen, static), batch)
         return SequenceSums(
             loss=jnp.sum(scores.loss, axis=1),
             n_scored=jnp.sum(batch["mask"], axis=1, dtype=jnp.int32),
@@ -191,7 +207,16 @@ def build_eval_step(
     )
 
 
-def _local_loss(static: Static, loss_fn: LossFn) -> Callable[..., Float[Array, ""]]:
+def _local_loss(
+    static: Static, loss_fn: LossFn, accumulate: int
+) -> Callable[..., Float[Array, ""]]:
+    def whole_sum(
+        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
+    ) -> tuple[Float[Array, ""], Array]:
+        return loss_fn(eqx.combine(parameters, frozen, static), batch)
+
+    loss_sum = in_microbatches(whole_sum, accumulate)
+
     def local_loss(
         parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
     ) -> Float[Array, ""]:
@@ -201,7 +226,7 @@ def _local_loss(static: Static, loss_fn: LossFn) -> Callable[..., Float[Array, "
         parameters, frozen = jax.lax.pcast(
             (parameters, frozen), DATA_AXIS, to="varying"
         )
-        loss, n_scored = loss_fn(eqx.combine(parameters, frozen, static), batch)
+        loss, n_scored = loss_sum(parameters, frozen, batch)
         # Summed over the mesh before differentiating: the gradient of a replicated
         # parameter then arrives already summed over devices.
         loss, n_scored = jax.lax.psum((loss, n_scored.astype(loss.dtype)), DATA_AXIS)

@@ -1,0 +1,60 @@
+"""The configuration of the training itself."""
+
+from pydantic import Field
+
+from titans_eqx.config.bounds import (
+    MAX_LEN,
+    MAX_STEPS,
+    BatchSize,
+    Length,
+    NExamples,
+    Seed,
+    Steps,
+)
+from titans_eqx.config.section import Section
+
+
+class TrainConfig(Section):
+    """How long to train, and what to do on the way; 0 in an `*_every` means never."""
+
+    init_from: str = Field(
+        default="",
+        description="run folder whose weights training starts with; empty: random ones",
+    )
+    steps: int = Field(
+        default=1000, ge=1, le=MAX_STEPS, description="optimizer steps in all"
+    )
+    batch_size: BatchSize = Field(
+        default=16, description="sequences in a step, over all devices"
+    )
+    accumulate: BatchSize = Field(
+        default=1, description="parts of a batch, one after the other to save memory"
+    )
+    loss_block: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_LEN,
+        description="tokens of a device whose logits exist at a time; 0 = all",
+    )
+    eval_every: Steps = Field(
+        default=200, description="steps between evaluations; 0 = never"
+    )
+    eval_examples: NExamples = Field(
+        default=64, description="held-out sequences in an evaluation"
+    )
+    checkpoint_every: Steps = Field(
+        default=200, description="steps between checkpoints; 0 = never"
+    )
+    log_every: Steps = Field(
+        default=10, description="steps between lines of metrics; 0 = never"
+    )
+    sample_every: Steps = Field(
+        default=200, description="steps between text samples; 0 = never"
+    )
+    sample_len: Length = Field(default=200, description="tokens in a text sample")
+    seed: Seed = Field(default=0, description="initial weights and samples")
+
+    @property
+    def part_size(self) -> int:
+        """Sequences that are read at a time, over all devices."""
+        return self.batch_size // self.accumulate
