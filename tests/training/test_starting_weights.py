@@ -14,29 +14,35 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 def start(small_config, folder, **changes):
     config = small_config(**changes)
-    return start_from(TrainContext.build(config).state, folder, config)
+    return start_from(TrainContext.build(config).state, folder, config, "bytes")
 
 
 def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(
-    finished_run, small_config
+    finished_run, small_config, tmp_path
 ):
     _, folder, _ = finished_run
-    state, lines = start(small_config, folder, model__memory__chunk_len=2)
+    config = small_config(model__memory__chunk_len=2)
+    first = TrainContext.build(config).state
     loaded = load_model(folder)
-    for own, other in zip(
-        jax.tree.leaves(state.items()["model"]),
-        jax.tree.leaves(loaded.model),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(own, other)
-    assert int(state.step) == 0
-    momenta = jax.tree.leaves(state.optimizer)
-    assert not any(np.any(leaf) for leaf in momenta)
-    assert lines[:2] == [
-        f"starting with the weights of {folder}, step 6",
-        "changed since: model.memory.chunk_len was 4, is 2",
-    ]
-    assert "one chunk length read worse with another" in lines[2]
+    loaded.export(tmp_path / "exported")
+    for source in (folder, tmp_path / "exported"):
+        state, lines = start_from(first, source, config, "bytes")
+        for own, other in zip(
+            jax.tree.leaves(state.items()["model"]),
+            jax.tree.leaves(loaded.model),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(own, other)
+        assert int(state.step) == 0
+        momenta = jax.tree.leaves(state.optimizer)
+        assert not any(np.any(leaf) for leaf in momenta)
+        assert lines[:2] == [
+            f"starting with the weights of {source}, step 6",
+            "changed since: model.memory.chunk_len was 4, is 2",
+        ]
+        assert "one chunk length read worse with another" in lines[2]
+    with pytest.raises(CheckpointError, match="not the tokenizer of this run"):
+        start_from(first, folder, config, "fingerprint of another")
 
 
 def test_a_run_uses_them(finished_run, small_config, train_quietly, tmp_path):

@@ -28,7 +28,7 @@ def leaf_table(tree: PyTree) -> LeafTable:
         TypeError: If a leaf is no array.
     """
     table = {}
-    for name, leaf in _named_leaves(tree):
+    for name, leaf in named_leaves(tree):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise TypeError(
                 f"{name} must be an array, got {type(leaf).__name__}; take the array "
@@ -44,7 +44,7 @@ def leaf_checksums(tree: PyTree) -> dict[str, str]:
     The values pass through the host one leaf at a time on each of its cores, which
     hash about 1 GB a second each.
     """
-    leaves = dict(_named_leaves(tree))
+    leaves = dict(named_leaves(tree))
     with ThreadPoolExecutor() as pool:
         return dict(zip(leaves, pool.map(_checksum, leaves.values()), strict=True))
 
@@ -76,7 +76,8 @@ def abstract_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
+def named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree with the paths that lead to them, `.` between the parts."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 

@@ -1,4 +1,7 @@
-"""Taking a trained model out of a run folder; needs neither optimizer nor texts."""
+"""Taking a trained model out of a run folder, or out of one that it was exported to.
+
+Neither optimizer nor texts are needed.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +11,15 @@ import click
 import equinox as eqx
 import jax
 import jax.random as jr
+from jaxtyping import PyTree
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.errors import CheckpointError, NoCheckpointError
-from titans_eqx.checkpoint.metadata import saved_config
-from titans_eqx.checkpoint.run_folder import find_checkpoints
-from titans_eqx.config import RunConfig
-from titans_eqx.data import Tokenizer, load_tokenizer
+from titans_eqx.checkpoint.exported_folder import open_exported, write_exported
+from titans_eqx.checkpoint.metadata import saved_config, saved_fingerprints
+from titans_eqx.checkpoint.model_folder import find_checkpoints, is_exported
+from titans_eqx.config import ModelConfig, RunConfig
+from titans_eqx.data import ByteTokenizer, Tokenizer, load_tokenizer
 from titans_eqx.models import TitansLM, build_model
 
 BYTE_TASKS: Final = ("needle", "who_is_where")
@@ -39,16 +44,36 @@ class LoadedModel:
     @property
     def reads_bytes(self) -> bool:
         """Whether the tokens of the model are bytes."""
-        return self.reads_text and self.config.data.tokenizer == "bytes"
+        return (
+            self.reads_text and self.tokenizer.fingerprint == ByteTokenizer.fingerprint
+        )
+
+    def export(self, folder: str | Path) -> None:
+        """Write weights, config and tokenizer to a new folder (extra `hf`).
+
+        `load_model` reads them back bit by bit; see `checkpoint/exported_folder.py`.
+
+        Raises:
+            UserError: If the folder has something in it or cannot be written, or the
+                package safetensors is missing.
+        """
+        write_exported(
+            Path(folder),
+            eqx.filter(self.model, eqx.is_array),
+            self.config,
+            step=self.step,
+            tokenizer_file=self.tokenizer.file_content,
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+        )
 
 
 def load_model(
     run_dir: str | Path, *, step: int | None = None, require_text: bool = False
 ) -> LoadedModel:
-    """Load a model of a run, which may still be training.
+    """Load a model of a run, which may still be training, or an exported one.
 
     Args:
-        run_dir: The folder of the run.
+        run_dir: The folder of the run, or one that a model was exported to.
         step: Of which checkpoint; None for the latest that is undamaged.
         require_text: Refuse a model whose tokens do not stand for text.
 
@@ -58,20 +83,38 @@ def load_model(
     Raises:
         NoCheckpointError: If the run has saved nothing, or all of it, or the step, is
             damaged.
-        CheckpointError: If this is no run folder, the step is not there, or the model
-            is refused.
+        CheckpointError: If the folder has no model, the step is not there, the files
+            are damaged, or the model is refused.
         DataError: If the tokenizer of the run cannot be loaded.
     """
+    loaded = (
+        _load_exported(Path(run_dir), step)
+        if is_exported(run_dir)
+        else _load_run(run_dir, step)
+    )
+    if require_text and not loaded.reads_text:
+        raise CheckpointError(
+            f"the model of {run_dir} was trained on data.task.name = "
+            f'"{loaded.config.data.task.name}", whose tokens stand for no text. Use '
+            "titans-evaluate, or a run that was trained on text."
+        )
+    return loaded
+
+
+def warn_of_damage(loaded: LoadedModel) -> None:
+    """Say on standard error which newer steps of the run could not be used."""
+    for line in loaded.refused:
+        click.echo(f"warning: {line}; using step {loaded.step}", err=True)
+
+
+def _load_run(run_dir: str | Path, step: int | None) -> LoadedModel:
     folder = find_checkpoints(run_dir)
     unsaved = NoCheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
     with Checkpoints(folder, read_only=True) as checkpoints:
         if checkpoints.is_empty():
             raise unsaved
         config = saved_config(checkpoints.read_metadata(step)[1])
-        template, static = eqx.partition(
-            eqx.filter_eval_shape(build_model, config.model, key=jr.key(0)),
-            lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
-        )
+        template, static = _abstract_model(config.model)
         if step is None:
             restored = checkpoints.restore_latest({"model": template})
         else:
@@ -84,23 +127,58 @@ def load_model(
         raise CheckpointError(
             f"the steps of {run_dir} are of different models; name one with --step."
         )
-    loaded = LoadedModel(
+    return LoadedModel(
         model=eqx.combine(restored.items["model"], static),
         config=restored_config,
-        tokenizer=load_tokenizer(restored_config.data.tokenizer),
+        tokenizer=_tokenizer(
+            restored_config.data.tokenizer,
+            saved_fingerprints(restored.metadata).get("tokenizer"),
+            run_dir,
+        ),
         step=restored.step,
         refused=restored.refused,
     )
-    if require_text and not loaded.reads_text:
+
+
+def _load_exported(folder: Path, step: int | None) -> LoadedModel:
+    exported = open_exported(folder)
+    if step not in (None, exported.step):
         raise CheckpointError(
-            f"the model of {run_dir} was trained on data.task.name = "
-            f'"{config.data.task.name}", whose tokens stand for no text. Use '
-            "titans-evaluate, or a run that was trained on text."
+            f"{folder} is an exported model of step {exported.step}, and has no step "
+            f"{step}. Export that step of the run."
         )
-    return loaded
+    template, static = _abstract_model(exported.config.model)
+    return LoadedModel(
+        model=eqx.combine(exported.read_arrays(template), static),
+        config=exported.config,
+        tokenizer=_tokenizer(
+            exported.config.data.tokenizer, exported.tokenizer_fingerprint, folder
+        ),
+        step=exported.step,
+        refused=(),
+    )
 
 
-def warn_of_damage(loaded: LoadedModel) -> None:
-    """Say on standard error which newer steps of the run could not be used."""
-    for line in loaded.refused:
-        click.echo(f"warning: {line}; using step {loaded.step}", err=True)
+def _abstract_model(config: ModelConfig) -> tuple[PyTree, PyTree]:
+    """Shapes of the arrays of a model, and the rest of it."""
+    return eqx.partition(
+        eqx.filter_eval_shape(build_model, config, key=jr.key(0)),
+        lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
+    )
+
+
+def _tokenizer(name: str, fingerprint: str | None, folder: str | Path) -> Tokenizer:
+    """The tokenizer of a name, which must be the one that the model was trained with.
+
+    Args:
+        name: As in `data.tokenizer`.
+        fingerprint: Of that tokenizer; None where it is not known.
+        folder: Of the model.
+    """
+    tokenizer = load_tokenizer(name)
+    if fingerprint not in (None, tokenizer.fingerprint):
+        raise CheckpointError(
+            f"the tokenizer {name} is not the one that the model of {folder} was "
+            "trained with (SHA-256). Put that one there again."
+        )
+    return tokenizer

@@ -92,6 +92,15 @@ def saved_config(saved: dict[str, Any]) -> RunConfig:
     return _config(_parse(saved))
 
 
+def saved_fingerprints(saved: dict[str, Any]) -> dict[str, str]:
+    """Of what the run that wrote a checkpoint was trained on; see `metadata`.
+
+    Raises:
+        CheckpointError: As `saved_config`.
+    """
+    return _parse(saved).fingerprints
+
+
 def _parse(saved: dict[str, Any]) -> _Saved:
     try:
         origin = _Origin.model_validate(saved)

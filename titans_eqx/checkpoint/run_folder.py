@@ -8,7 +8,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from titans_eqx.checkpoint.errors import CheckpointError
+from titans_eqx.checkpoint.model_folder import CHECKPOINTS_FOLDER, is_exported
 from titans_eqx.errors import UserError
 from titans_eqx.files import check_name, open_regular, probe_folder, write_durably
 
@@ -16,7 +16,6 @@ LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
 METRICS_NAME: Final = "metrics.jsonl"
 PREVIOUS_FOLDER: Final = "previous"
-CHECKPOINTS_FOLDER: Final = "checkpoints"
 MAX_HOLDER_BYTES: Final = 4096
 FILES: Final = (
     "config.toml",
@@ -36,21 +35,6 @@ RESULT_NAMES: Final = (
 
 class RunFolderError(UserError):
     """The run folder cannot be used; the message is one line."""
-
-
-def find_checkpoints(run_dir: str | Path) -> Path:
-    """The folder of a run's checkpoints.
-
-    Raises:
-        CheckpointError: If the run has none.
-    """
-    folder = Path(run_dir) / CHECKPOINTS_FOLDER
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{run_dir} is no run folder: it has no {CHECKPOINTS_FOLDER}. Train a "
-            "model with titans-train, or name another folder."
-        )
-    return folder
 
 
 class RunFolder:
@@ -74,6 +58,11 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.tensorboard = self.path / "tensorboard"
         self._holder = self.path / HOLDER_NAME
+        if is_exported(self.path):
+            raise RunFolderError(
+                f"{self.path} holds an exported model, whose config a run would "
+                "replace. Choose another with --run-dir."
+            )
         try:
             check_name(self.path)
             self.path.mkdir(parents=True, exist_ok=True)

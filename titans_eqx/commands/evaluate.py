@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from titans_eqx.checkpoint.run_folder import find_checkpoints
+from titans_eqx.checkpoint.model_folder import require_model
 from titans_eqx.commands.command import command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.trained_run import trained_run
@@ -87,7 +87,7 @@ def main(
             "perplexity is measured by position up to one length, got "
             f"{len(lengths)} of them; give --length once."
         )
-    find_checkpoints(run_dir)
+    require_model(run_dir)
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation import (
             NeedleSettings,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from titans_eqx.checkpoint.run_folder import find_checkpoints
+from titans_eqx.checkpoint.model_folder import require_model
 from titans_eqx.commands.command import command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text, require_stdin
@@ -74,7 +74,7 @@ def main(
     elif prompt_file is not None or not (interactive or read_file):
         text = read_text(prompt_file)
 
-    find_checkpoints(run_dir)
+    require_model(run_dir)
     console = Console(stderr=True)  # the standard output is for the text alone
     with loading(console=console):
         from titans_eqx.checkpoint.load_model import load_model, warn_of_damage

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from titans_eqx.checkpoint.run_folder import find_checkpoints
+from titans_eqx.checkpoint.model_folder import require_model
 from titans_eqx.commands.command import command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text
@@ -52,7 +52,7 @@ def inspect(
     if os.path.lexists(out):
         raise UserError(f"{out} exists; name a new folder with --out.")
     probe_output(out / TOKENS, "--out")
-    find_checkpoints(run_dir)
+    require_model(run_dir)
     with loading():
         from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
         from titans_eqx.commands.to_tokens import to_tokens

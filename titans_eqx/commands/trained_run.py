@@ -14,6 +14,10 @@ def trained_run(body: Callable[..., None]) -> Callable[..., None]:
         help="Step of the checkpoint to read. [default: the latest undamaged]",
     )
     run = click.option(
-        "--run", "run_dir", required=True, type=Path, help="Folder of the run."
+        "--run",
+        "run_dir",
+        required=True,
+        type=Path,
+        help="Folder of the run, or of an exported model.",
     )
     return run(step(body))

@@ -19,7 +19,7 @@ class TrainConfig(Section):
 
     init_from: str = Field(
         default="",
-        description="run folder whose weights training starts with; empty: random ones",
+        description="folder of a run or an exported model to start from; empty: none",
     )
     steps: int = Field(
         default=1000, ge=1, le=MAX_STEPS, description="optimizer steps in all"

@@ -43,6 +43,11 @@ class Tokenizer(Protocol):
         """Equal for two tokenizers only if they encode alike."""
         ...
 
+    @property
+    def file_content(self) -> bytes | None:
+        """The tokenizer.json that it was made of; None where there is no file."""
+        ...
+
     def encode(self, text: bytes) -> np.ndarray:
         """Turn text into ids, of dtype `token_dtype(vocab_size)`."""
         ...
@@ -62,6 +67,7 @@ class ByteTokenizer:
     vocab_size: int = BYTE_VALUES
     separator: int = 0
     fingerprint: str = "bytes"
+    file_content: None = None
 
     def encode(self, text: bytes) -> np.ndarray:
         """Turn text into its bytes, uint8."""
@@ -90,6 +96,7 @@ class FileTokenizer:
     vocab_size: int
     separator: int
     fingerprint: str
+    file_content: bytes
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Load a tokenizer.json.
@@ -108,6 +115,7 @@ class FileTokenizer:
         known = (vocabulary[name] for name in END_TOKENS if name in vocabulary)
         self.separator = next(known, 0)
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.file_content = content
 
     def encode(self, text: bytes) -> np.ndarray:
         """Turn text into ids, adding no special tokens."""

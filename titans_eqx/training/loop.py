@@ -140,7 +140,10 @@ class _Run:
         if restored is None:
             self.metrics.truncate_after(0)
             if source := self.config.train.init_from:
-                self.state, lines = start_from(self.state, source, self.config)
+                tokenizer = self.data.fingerprints.get("tokenizer")
+                self.state, lines = start_from(
+                    self.state, source, self.config, tokenizer
+                )
                 for line in lines:
                     self.display.message(line)
             for line in run_summary(self.context):

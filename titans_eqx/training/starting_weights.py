@@ -13,15 +13,19 @@ from titans_eqx.training.step import TrainState
 
 
 def start_from(
-    state: TrainState, run_dir: str | Path, config: RunConfig
+    state: TrainState,
+    run_dir: str | Path,
+    config: RunConfig,
+    tokenizer: str | None,
 ) -> tuple[TrainState, list[str]]:
     """A run's first state with the latest weights of another run; the rest is fresh.
 
     Args:
         state: The first state of the run.
-        run_dir: The folder of the other run.
+        run_dir: The folder of the other run, or of an exported model.
         config: Of the run. Its model may differ from the other's in what has no
             parameters, such as chunk lengths.
+        tokenizer: Fingerprint of the run's; None where its tokens are no text.
 
     Returns:
         The state, and lines for the user: where the weights are from, what differs.
@@ -35,11 +39,11 @@ def start_from(
         {"model": one.model.model_dump(mode="json")} for one in (loaded.config, config)
     )
     changes = differences(before, now)
-    tokenizers = loaded.config.data.tokenizer, config.data.tokenizer
-    if tokenizers[0] != tokenizers[1]:
+    if tokenizer not in (None, loaded.tokenizer.fingerprint):
         raise CheckpointError(
             f"train.init_from: {run_dir} was trained with data.tokenizer = "
-            f'"{tokenizers[0]}", got "{tokenizers[1]}". Use the same one.'
+            f'"{loaded.config.data.tokenizer}", which is not the tokenizer of this '
+            "run. Use the same one."
         )
     own = state.items()["model"]
     weights = eqx.filter(loaded.model, eqx.is_array)
