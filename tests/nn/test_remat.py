@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from scripts.benchmark.flops import count_flops
+from tests.memory.problems import D, draw_problem
+from tests.models.small import small_config, small_model, tokens
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
+from titans_eqx.memory import MemoryNet, TitansRule, scan_chunks
 from titans_eqx.memory import scan as memory_scan
 from titans_eqx.models import build_model, mac
-from titans_eqx.nn.remat import remat, save_for_backward
+from titans_eqx.nn.remat import recomputing, remat, save_for_backward
 from titans_eqx.sharding.varying import scan
 
 
@@ -64,3 +67,38 @@ def test_a_training_step_redoes_few_products(monkeypatch, pattern):
     plain = gradient_flops(lambda body: body)
     assert gradient_flops(remat) <= 1.08 * plain
     assert gradient_flops(jax.checkpoint) >= 1.12 * plain
+
+
+def read_chunks(problem):
+    rule, net = TitansRule(chunk_len=2), MemoryNet(D, depth=1)
+    return scan_chunks(rule, net, *problem[:2], initial=problem.initial)[0]
+
+
+def draw(name):
+    """A function and what its gradient is taken by."""
+    if name == "chunks":
+        rule, net = TitansRule(chunk_len=2), MemoryNet(D, depth=1)
+        return read_chunks, draw_problem(rule, net, n_tokens=5)
+    model = small_model(small_config(pattern="transformer"))
+    return lambda model: model(tokens(7))[0], model
+
+
+@pytest.mark.parametrize(
+    ("name", "level"), [("chunks", "everything"), ("blocks", "block")]
+)
+@pytest.mark.usefixtures("x64")
+def test_gradients_do_not_depend_on_what_is_run_again(name, level):
+    function, argument = draw(name)
+
+    @eqx.filter_jit
+    def gradient(argument, level):
+        def loss(argument):
+            with recomputing(level):
+                return jnp.sum(function(argument) ** 2)
+
+        return eqx.filter_grad(loss)(argument)
+
+    kept, again = (jax.tree.leaves(gradient(argument, x)) for x in ("none", level))
+    assert any(np.any(leaf != 0) for leaf in kept)
+    for one, other in zip(kept, again, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.refusal import assert_refused
+from titans_eqx.nn.remat import recomputing, remat, save_for_backward
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.training import TrainContext, footprint
@@ -71,6 +72,35 @@ def test_a_large_vocabulary_needs_less_in_blocks(small_config):
     logits = 128 * 50_000 * 4  # of a row in float32
     assert whole > 2 * logits  # and their gradient
     assert blocks < logits
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_what_is_run_again_need_not_be_kept(small_config):
+    sizes = {"model__n_layers": 8, "data__seq_len": 64, "train__loss_block": 16}
+    sizes["model__pattern"] = "transformer"
+    none, block = (
+        step_bytes(small_config(**sizes, train__remat=level))
+        for level in ("none", "block")
+    )
+    assert block < 0.5 * none
+
+
+def test_at_the_highest_level_chunks_keep_only_what_they_start_from():
+    def body(carry, _):
+        for _ in range(5):
+            carry = jnp.sin(save_for_backward(carry))
+        return carry, None
+
+    def kept(level):
+        def loss(x):
+            with recomputing(level):
+                return jnp.sum(jax.lax.scan(remat(body), x, length=100)[0])
+
+        return peak(jax.grad(loss), (256,))
+
+    kib = 1024
+    assert 500 * kib < kept("block") < 600 * kib
+    assert 100 * kib < kept("everything") < 150 * kib
 
 
 @pytest.mark.usefixtures("optax_promotion")

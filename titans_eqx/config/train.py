@@ -1,5 +1,7 @@
 """The configuration of the training itself."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from titans_eqx.config.bounds import (
@@ -35,6 +37,11 @@ class TrainConfig(Section):
         ge=0,
         le=MAX_LEN,
         description="tokens of a device whose logits exist at a time; 0 = all",
+    )
+    remat: Literal["none", "block", "everything"] = Field(
+        default="none",
+        description="run again in the backward pass, to save memory: a few operations, "
+        "each block, or each block and in it each chunk and segment",
     )
     eval_every: Steps = Field(
         default=200, description="steps between evaluations; 0 = never"

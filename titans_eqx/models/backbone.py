@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from titans_eqx.memory import MemoryStats
 from titans_eqx.models.mixer import AbstractMemoryMixer, AbstractMixer
 from titans_eqx.nn.feedforward import SwiGLU
+from titans_eqx.nn.remat import remat_block
 from titans_eqx.sharding.varying import scan
 
 Tree = TypeVar("Tree", bound=PyTree)
@@ -128,6 +129,7 @@ class LayerStack(eqx.Module):
                 after.append(kept)
             return x, tuple(after)
 
+        body = remat_block(body)
         if self.n_repeats == 1:
             x, after = body(x, jax.tree.map(lambda leaf: leaf[0], (arrays, states)))
             return x, jax.tree.map(lambda leaf: leaf[None], after)

@@ -5,10 +5,19 @@ everything again costs a forward pass. Results of matrix products are kept, beca
 are small beside the work that made them; everything else, a few operations for each
 number, is done again. Sums over time (`a^T g`) are not kept: they are as large as the
 memory.
+
+That is level "none" of `recomputing`. The others save memory and cost time:
+
+- "block": a block of the stack keeps its input alone, and is run again when its turn
+  in the backward pass comes; meanwhile it keeps what it keeps at level "none";
+- "everything": within the block, too, chunks and segments keep only what they start
+  from, and are run once more.
 """
 
-from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -17,7 +26,12 @@ from jaxtyping import Array, Float
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 
+RematLevel: TypeAlias = Literal["none", "block", "everything"]
+
 SAVED: Final = "saved"
+# Of the computation that is being traced: no part of a model, whose results and weights
+# are the same at every level.
+_LEVEL: Final[ContextVar[RematLevel]] = ContextVar("_LEVEL", default="none")
 
 
 def save_for_backward(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -25,7 +39,24 @@ def save_for_backward(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return checkpoint_name(x, SAVED)
 
 
+@contextmanager
+def recomputing(level: RematLevel) -> Iterator[None]:
+    """Set how much of what is traced in the block the backward pass computes again."""
+    token = _LEVEL.set(level)
+    try:
+        yield
+    finally:
+        _LEVEL.reset(token)
+
+
 def remat(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     """Run a function again in the backward pass, except for `save_for_backward`."""
+    if _LEVEL.get() == "everything":
+        return jax.checkpoint(body)
     policy = jax.checkpoint_policies.save_only_these_names(SAVED)
     return jax.checkpoint(body, policy=policy)
+
+
+def remat_block(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    """Run a block again in the backward pass, if the level says so."""
+    return body if _LEVEL.get() == "none" else jax.checkpoint(body)

@@ -90,6 +90,7 @@ class TrainContext:
                     language_model_loss, block_len=config.train.loss_block
                 ),
                 accumulate=config.train.accumulate,
+                remat=config.train.remat,
                 spike_sigmas=config.optimizer.spike_sigmas,
                 spike_window=config.optimizer.spike_window,
             ),

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
+from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.mesh import BATCH, DATA_AXIS, REPLICATED
 from titans_eqx.training.accumulate import in_microbatches
@@ -102,6 +103,7 @@ def build_train_step(
     loss_fn: LossFn = language_model_loss,
     *,
     accumulate: int = 1,
+    remat: RematLevel = "none",
     spike_sigmas: float = 0.0,
     spike_window: int = 100,
 ) -> TrainStep:
@@ -117,6 +119,7 @@ def build_train_step(
         loss_fn: Of the model and a device's part of a batch. The loss of a step is the
             sum over devices of its first result, over that of its second.
         accumulate: Parts of a device's part of a batch, read one after the other.
+        remat: How much the backward pass computes again, see `titans_eqx.nn.remat`.
         spike_sigmas: A step whose loss or gradient norm is further above its mean, in
             standard deviations, changes nothing either; 0 for none.
         spike_window: Steps over which that mean is taken.
@@ -125,7 +128,7 @@ def build_train_step(
         A function as `jax.jit` makes it.
     """
     sharded_gradient = jax.shard_map(
-        jax.value_and_grad(_local_loss(static, loss_fn, accumulate)),
+        jax.value_and_grad(_local_loss(static, loss_fn, accumulate, remat)),
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED, BATCH),
         out_specs=(REPLICATED, REPLICATED),
@@ -208,12 +211,13 @@ def build_eval_step(
 
 
 def _local_loss(
-    static: Static, loss_fn: LossFn, accumulate: int
+    static: Static, loss_fn: LossFn, accumulate: int, remat: RematLevel
 ) -> Callable[..., Float[Array, ""]]:
     def whole_sum(
         parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
     ) -> tuple[Float[Array, ""], Array]:
-        return loss_fn(eqx.combine(parameters, frozen, static), batch)
+        with recomputing(remat):
+            return loss_fn(eqx.combine(parameters, frozen, static), batch)
 
     loss_sum = in_microbatches(whole_sum, accumulate)
 
