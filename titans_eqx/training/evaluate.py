@@ -8,6 +8,7 @@ import numpy as np
 
 from titans_eqx.data.example import Example
 from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.sharding.processes import on_host
 from titans_eqx.training.context import TrainContext
 from titans_eqx.training.loss import Batch
 from titans_eqx.training.step import SequenceSums, TrainState
@@ -48,7 +49,7 @@ def evaluate(
             lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
             arrays,
         )
-        n_real, scored = len(real), jax.device_get(eval_step(state, batch))
+        n_real, scored = len(real), on_host(eval_step(state, batch))
         sums.append(jax.tree.map(lambda x, n=n_real: x[:n].sum(), scored))
     total = jax.tree.map(lambda *xs: float(np.sum(xs)), *sums)
     n_scored = max(total.n_scored, 1)

@@ -8,24 +8,25 @@ from typing import Final
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.kept import failures_say_what_is_kept
 from titans_eqx.checkpoint.metadata import check_resumable, metadata
-from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder
-from titans_eqx.config import RunConfig, to_toml
+from titans_eqx.config import RunConfig
 from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TextData, open_dataset
 from titans_eqx.data.example import Example, spread
-from titans_eqx.files import append, write_durably
+from titans_eqx.sharding.agreed_stop import AgreedStop
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh
-from titans_eqx.terminal import StopRequest, escape_controls
+from titans_eqx.sharding.processes import is_primary
 from titans_eqx.training.context import TrainContext
 from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.loss import Batch, batch_loss
 from titans_eqx.training.report import TrainingDisplay
+from titans_eqx.training.run_output import RunOutput
 from titans_eqx.training.run_summary import run_summary
 from titans_eqx.training.sample import write_sample
 from titans_eqx.training.starting_weights import start_from
@@ -50,7 +51,8 @@ def train(
 
     Everything a run writes is in its folder: `config.toml`, `metrics.jsonl`,
     `samples.txt` and `checkpoints`. SIGINT or SIGTERM finishes the step, saves and
-    returns; a second one ends the process at once.
+    returns; a second one ends the process at once. In a run of several processes each
+    of them calls this function; process 0 reports and writes what people read.
 
     Args:
         config: The run.
@@ -65,9 +67,10 @@ def train(
         UserError: If the config, the data, the devices, the folder or its checkpoint
             cannot be used, or training diverges.
     """
+    console = None if is_primary() else Console(quiet=True)
     with (
-        TrainingDisplay(config.train.steps) as display,
-        StopRequest(lambda: display.message(STOPPING)) as stop,
+        TrainingDisplay(config.train.steps, console=console) as display,
+        AgreedStop(lambda: display.message(STOPPING)) as stop,
     ):
         with display.phase("reading the data"):
             data = open_dataset(config)
@@ -81,18 +84,20 @@ def train(
             with (
                 Checkpoints(folder.checkpoints) as checkpoints,
                 failures_say_what_is_kept(checkpoints.complete_steps),
-                contextlib.ExitStack() as opened,
             ):
                 if moved is not None:
                     display.message(f"earlier results are now in {moved}")
-                metrics = MetricsLog(folder.metrics)
-                run = _Run(context, folder, checkpoints, metrics, display, stop)
+                run = _Run(context, checkpoints, display, stop)
                 run.resume()
-                write_durably(folder.config, to_toml(config).encode())
-                if tensorboard:
-                    events = TensorBoardLog(folder.tensorboard, first_step=run.step)
-                    run.events = opened.enter_context(contextlib.closing(events))
-                run.train()
+                output = RunOutput(
+                    folder,
+                    config,
+                    display,
+                    first_step=run.step,
+                    tensorboard=tensorboard,
+                )
+                with contextlib.closing(output):
+                    run.train(output)
                 return run.step
 
 
@@ -102,20 +107,15 @@ class _Run:
     def __init__(
         self,
         context: TrainContext,
-        folder: RunFolder,
         checkpoints: Checkpoints,
-        metrics: MetricsLog,
         display: TrainingDisplay,
-        stop: StopRequest,
+        stop: AgreedStop,
     ) -> None:
         self.config, self.data = context.config, context.data
         self.context = context
-        self.folder = folder
         self.checkpoints = checkpoints
-        self.metrics = metrics
         self.display = display
         self.stop = stop
-        self.events: TensorBoardLog | None = None  # set to mirror the metrics there
         self.state: TrainState = context.state
         self.step = 0
         self.train_step = context.train_step
@@ -138,7 +138,6 @@ class _Run:
                 self.display.message(f"changed since the checkpoint: {change}")
         restored = self.checkpoints.restore_latest(self.state.items())
         if restored is None:
-            self.metrics.truncate_after(0)
             if source := self.config.train.init_from:
                 tokenizer = self.data.fingerprints.get("tokenizer")
                 self.state, lines = start_from(
@@ -153,11 +152,11 @@ class _Run:
             self.display.message(line)
         self.state, self.step = TrainState.from_items(restored.items), restored.step
         self.check_divergence = DivergenceCheck(int(self.state.skipped))
-        self.metrics.truncate_after(self.step)
         self.display.message(f"continuing from step {self.step:,}")
 
-    def train(self) -> None:
+    def train(self, output: RunOutput) -> None:
         """Run the remaining steps, then the last evaluation."""
+        self.output = output
         settings = self.config.train
         if self.step >= settings.steps:
             self.display.message(
@@ -165,7 +164,7 @@ class _Run:
                 "steps. Raise train.steps to go on, or start over with --fresh."
             )
             return
-        if self.stop.is_set:
+        if self.stop.is_due(self.step):
             self.display.message(
                 f"stopped at step {self.step:,}, before another was begun"
             )
@@ -191,9 +190,10 @@ class _Run:
                 is_last and settings.sample_every
             ):
                 self.sample()
-            if is_last or self.stop.is_set or self.is_due(settings.checkpoint_every):
+            is_stopping = self.stop.is_due(self.step)
+            if is_last or is_stopping or self.is_due(settings.checkpoint_every):
                 self.save()
-            if self.stop.is_set and not is_last:
+            if is_stopping and not is_last:
                 self.checkpoints.wait()
                 self.display.message(
                     f"stopped and saved at step {self.step:,}; the same command goes on"
@@ -241,7 +241,7 @@ class _Run:
         if with_evaluation:
             examples = spread(self.data.eval_examples, self.config.train.eval_examples)
             record |= self.evaluate(examples)
-        self.report(record)
+        self.output.record(record)
         self.pending = []
         self.pending_tokens = 0
         self.pending_since = time.perf_counter()
@@ -256,24 +256,14 @@ class _Run:
             record["eval_bits_per_byte"] = bits
         return record
 
-    def report(self, record: dict[str, int | float]) -> None:
-        """Write one record everywhere."""
-        self.metrics.write(record)
-        if self.events is not None:
-            self.events.write(record)
-        self.display.log(self.step, record)
-
     def sample(self) -> None:
         """Let the model continue a passage of the eval text."""
         if not isinstance(self.data, TextData):
             return
         with self.display.phase("writing a sample"):
             text = write_sample(self.context, self.data, self.state, self.step)
-        self.display.sample(self.step, text)
-        # The file will be shown on a terminal too.
-        entry = f"--- step {self.step}\n{escape_controls(text)}\n"
-        self.folder.samples.touch()
-        append(self.folder.samples, entry.encode())
+        if text is not None:
+            self.output.sample(self.step, text)
 
     def save(self) -> None:
         """Save a checkpoint in the background."""
@@ -289,7 +279,7 @@ class _Run:
         # Consecutive examples, unlike on the way: compressors need whole text.
         examples = [self.data.eval_examples[i] for i in range(count)]
         record = {"step": self.step} | self.evaluate(examples)
-        self.report(record)
+        self.output.record(record)
         if not isinstance(self.data, TextData):
             return
         ids = np.concatenate([example["targets"] for example in examples])
