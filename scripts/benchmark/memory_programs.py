@@ -16,7 +16,7 @@ from scripts.benchmark.program import (
 from titans_eqx.models.build import build_memory
 from titans_eqx.sharding.mesh import (
     BATCH,
-    DATA_AXIS,
+    BATCH_AXES,
     REPLICATED,
     batch_sharding,
     build_mesh,
@@ -32,7 +32,7 @@ def memory_program(case: Case) -> Program:
     a model needs it. A run reads all tokens of the batch.
     """
     model, batch_size = case.config.model, case.config.train.batch_size
-    mesh = build_mesh(case.config.mesh.data, batch_size)
+    mesh = build_mesh(batch_size, data=case.config.mesh.data)
     layer_key, token_key = jr.split(jr.key(case.config.train.seed))
 
     def build() -> tuple[PyTree[Array], PyTree]:
@@ -56,12 +56,12 @@ def memory_program(case: Case) -> Program:
     def forward(parameters: PyTree[Array], frozen: PyTree[Array], x: Array) -> Array:
         # As in training: gradients are then summed over the devices once, at the end.
         parameters, frozen = jax.lax.pcast(
-            (parameters, frozen), DATA_AXIS, to="varying"
+            (parameters, frozen), BATCH_AXES, to="varying"
         )
         return read_batch(parameters, frozen, x)
 
     def total(parameters: PyTree[Array], frozen: PyTree[Array], x: Array) -> Array:
-        return jax.lax.psum(jnp.sum(forward(parameters, frozen, x)), DATA_AXIS)
+        return jax.lax.psum(jnp.sum(forward(parameters, frozen, x)), BATCH_AXES)
 
     is_forward = case.kind == "memory_forward"
     run = jax.jit(

@@ -46,7 +46,7 @@ def _one_product(side: int) -> tuple[Callable[[], Array], int]:
 def _product_on_each_device(
     side: int, n_devices: int
 ) -> tuple[Callable[[], Array], int]:
-    mesh = build_mesh(n_devices, n_devices)
+    mesh = build_mesh(n_devices, data=n_devices)
     matrices = jax.device_put(
         jnp.full((n_devices, side, side), 0.5), batch_sharding(mesh)
     )

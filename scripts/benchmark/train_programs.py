@@ -12,7 +12,9 @@ from scripts.benchmark.case import Case
 from scripts.benchmark.program import TRAINING_PASSES, Program, count_parameters
 from titans_eqx.config import RunConfig
 from titans_eqx.models import build_model
-from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
+from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.sharding.parameters import shardings
+from titans_eqx.training.context import run_mesh
 from titans_eqx.training.loss import Batch
 from titans_eqx.training.optimizer import build_optimizer
 from titans_eqx.training.step import (
@@ -30,7 +32,7 @@ def train_program(case: Case) -> Program:
     the first is a cold start.
     """
     config = case.config
-    mesh = build_mesh(config.mesh.data, config.train.batch_size)
+    mesh = run_mesh(config)
     optimizer = build_optimizer(config.optimizer, config.train.steps)
 
     def init() -> tuple[TrainState, Static]:
@@ -50,8 +52,8 @@ def train_program(case: Case) -> Program:
     is_compilation = case.kind == "compile"
     if is_compilation:
         jax.config.update("jax_enable_compilation_cache", False)
-        placed_state = _placed(state, replicated(mesh))
-        placed_batch = _placed(batch, batch_sharding(mesh))
+        placed_state = _placed(state, shardings(state, mesh))
+        placed_batch = _placed(batch, dict.fromkeys(batch, batch_sharding(mesh)))
 
         def run() -> None:
             step = build_train_step(optimizer, static, mesh)
@@ -59,7 +61,7 @@ def train_program(case: Case) -> Program:
     else:
         run = _steps(
             build_train_step(optimizer, static, mesh),
-            jax.jit(lambda: init()[0], out_shardings=replicated(mesh))(),
+            jax.jit(lambda: init()[0], out_shardings=shardings(state, mesh))(),
             jax.device_put(random_batch(config), batch_sharding(mesh)),
         )
     return Program(
@@ -95,7 +97,9 @@ def _steps(step: Callable, state: TrainState, batch: Batch) -> Callable[[], PyTr
     return run
 
 
-def _placed(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+def _placed(tree: PyTree, shardings: PyTree[jax.sharding.Sharding]) -> PyTree:
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree,
+        shardings,
     )

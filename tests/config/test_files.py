@@ -155,13 +155,14 @@ WRONG_TEXTS = {
     ),
     "batch over devices": (
         "[mesh]\ndata = 3",
-        "train.batch_size must be a multiple of mesh.data, got 16 and 3; "
+        "train.batch_size must be a multiple of mesh.data x mesh.fsdp x "
+        "train.accumulate, got 16 and 3; "
         "batch_size = 18 would do",
     ),
     "parts over devices": (
         "[train]\nbatch_size = 18\naccumulate = 4\n[mesh]\ndata = 2",
-        "train.batch_size must be a multiple of train.accumulate x devices, got 18 and "
-        "4 x 2; batch_size = 24 would do",
+        "train.batch_size must be a multiple of mesh.data x mesh.fsdp x "
+        "train.accumulate, got 18 and 8; batch_size = 24 would do",
     ),
     "task": (
         TASK + 'name = "mqr"',

@@ -46,5 +46,5 @@ def test_groups_of_the_first_version_are_known(machine):
 
 
 def test_devices_without_memory_of_their_own_share_the_machine():
-    mesh = build_mesh(2, 4)
+    mesh = build_mesh(4, data=2)
     assert Capacity.of(mesh) == Capacity(n_bytes=host_bytes(), n_devices=2)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -14,32 +15,49 @@ needs_four = pytest.mark.skipif(jax.device_count() != 4, reason="needs 4 devices
 @pytest.mark.parametrize(
     ("batch_size", "n_devices"), [(8, 4), (4, 4), (6, 3), (10, 2), (5, 1), (1, 1)]
 )
-def test_zero_means_the_most_devices_that_divide_the_batch(batch_size, n_devices):
-    mesh = build_mesh(0, batch_size)
-    assert dict(mesh.shape) == {"data": n_devices}
+def test_the_rest_are_the_most_devices_that_divide_the_batch(batch_size, n_devices):
+    mesh = build_mesh(batch_size)
+    assert dict(mesh.shape) == {"data": n_devices, "fsdp": 1}
 
 
 @needs_four
-def test_asked_number_of_devices_is_taken():
-    assert dict(build_mesh(2, 8).shape) == {"data": 2}
+@pytest.mark.parametrize(
+    ("asked", "shape"),
+    [
+        ({"data": 2}, (2, 1)),
+        ({"fsdp": 2}, (2, 2)),
+        ({"fsdp": 4}, (1, 4)),
+        ({"data": 1, "fsdp": -1}, (1, 4)),
+        ({"data": 2, "fsdp": -1}, (2, 2)),
+        ({"data": 1, "fsdp": 2}, (1, 2)),
+    ],
+)
+def test_asked_number_of_devices_is_taken(asked, shape):
+    assert dict(build_mesh(8, **asked).shape) == dict(
+        zip(("data", "fsdp"), shape, strict=True)
+    )
 
 
 @needs_four
-def test_too_many_devices_are_refused():
-    with pytest.raises(MeshError, match="asks for 5 devices, but there are 4.*at most"):
-        build_mesh(5, 10)
-
-
-def test_batch_that_devices_do_not_divide_is_refused():
-    with pytest.raises(
-        MeshError, match="multiple of mesh.data, got batch_size=5 and data=2"
-    ):
-        build_mesh(2, 5)
+@pytest.mark.parametrize(
+    ("batch_size", "asked", "message"),
+    [
+        (10, {"data": 5}, "mesh.data asks for 5 devices, but there are 4. Use at most"),
+        (10, {"fsdp": 5}, "mesh.fsdp asks for 5 devices, but there are 4. Use at most"),
+        (6, {"data": 2, "fsdp": 3}, "asks for 2 x 3 devices, but there are 4. Use few"),
+        (5, {"data": 2}, "got 5, data=2 and fsdp=1"),
+        (6, {"data": 1, "fsdp": -1}, "got 6, data=1 and fsdp=4"),
+        (8, {"fsdp": 4, "width": 10}, "mesh.fsdp, got d_model=10 and fsdp=4"),
+    ],
+)
+def test_what_does_not_fit_the_devices_is_refused(batch_size, asked, message):
+    with pytest.raises(MeshError, match=re.escape(message)):
+        build_mesh(batch_size, **asked)
 
 
 @needs_four
 def test_batches_are_split_and_the_rest_is_everywhere():
-    mesh = build_mesh(4, 8)
+    mesh = build_mesh(8, data=4)
     batch = jax.device_put(jax.numpy.arange(8), batch_sharding(mesh))
     assert [shard.data.tolist() for shard in batch.addressable_shards] == [
         [0, 1],

@@ -15,7 +15,7 @@ TOLERANCE = 1e-10  # float64; sums in another order
 
 def two_steps(n_devices, accumulate):
     """State and metrics after steps whose tokens are not scored evenly."""
-    mesh = build_mesh(n_devices, BATCH)
+    mesh = build_mesh(BATCH, data=n_devices)
     optimizer = optax.sgd(0.1)
     config = small_config(pattern="transformer", n_layers=1)
     state, static = init_train_state(small_model(config), optimizer)

@@ -77,7 +77,7 @@ def run(batches, spike_sigmas):
     step = build_train_step(
         optimizer,
         static,
-        build_mesh(1, 8),
+        build_mesh(8, data=1),
         squared_error,
         spike_sigmas=spike_sigmas,
         spike_window=WINDOW,

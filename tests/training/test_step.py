@@ -67,7 +67,7 @@ class Trainer:
     """A train step on some devices, always from the same start."""
 
     def __init__(self, config, optimizer, n_devices):
-        self.mesh = build_mesh(n_devices, BATCH)
+        self.mesh = build_mesh(BATCH, data=n_devices)
         state, self.static = init_train_state(built(config), optimizer)
         self.start = copy_to_host(state)
         self.step = build_train_step(optimizer, self.static, self.mesh)
@@ -330,7 +330,7 @@ def test_another_loss_and_other_arrays_train_another_model():
     optimizer = optax.adam(1e-2)
     losses = {}
     for n_devices in (1, 4):
-        mesh = build_mesh(n_devices, BATCH)
+        mesh = build_mesh(BATCH, data=n_devices)
         state, static = init_train_state(model, optimizer)
         # Copied, because a step donates its state.
         state = jax.device_put(copy_to_host(state), replicated(mesh))

@@ -12,6 +12,8 @@ from titans_eqx.config.errors import refusal, shown
 
 FORMAT: Final = 4  # of the whole checkpoint; since 4 the arrays have checksums
 BEFORE_VERSIONS: Final = "0.1"  # wrote formats 1 and 2, which do not name it
+# Of the config: says where a run trains, not what; it may go on elsewhere.
+PLACES: Final = frozenset({"mesh"})
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
 
 
@@ -44,7 +46,7 @@ def metadata(config: RunConfig, fingerprints: Mapping[str, str]) -> dict[str, An
     """
     return {
         "format": FORMAT,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude=set(PLACES)),
         "fingerprints": dict(fingerprints),
         "versions": {name: version(name) for name in PACKAGES},
     }
@@ -63,8 +65,11 @@ def check_resumable(
             another format.
     """
     parsed = _parse(saved)
-    before = _config(parsed).model_dump(mode="json")
-    changes = differences(before, config.model_dump(mode="json"))
+    before, now = (
+        one.model_dump(mode="json", exclude=set(PLACES))
+        for one in (_config(parsed), config)
+    )
+    changes = differences(before, now)
     model_changes = [change for change in changes if change.startswith("model.")]
     if model_changes:
         raise CheckpointError(
@@ -122,7 +127,8 @@ def _parse(saved: dict[str, Any]) -> _Saved:
 
 def _config(saved: _Saved) -> RunConfig:
     try:
-        return RunConfig.model_validate(saved.config)
+        kept = {k: v for k, v in saved.config.items() if k not in PLACES}
+        return RunConfig.model_validate(kept)
     except ValidationError as error:
         reason = refusal(error, "the config in the checkpoint", {})
         raise CheckpointError(

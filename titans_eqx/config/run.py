@@ -6,7 +6,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.bounds import (
-    MAX_BATCH,
     MAX_STEPS,
     Length,
     NonNegative,
@@ -14,6 +13,7 @@ from titans_eqx.config.bounds import (
     Seed,
     Steps,
 )
+from titans_eqx.config.mesh import MeshConfig
 from titans_eqx.config.model import ModelConfig
 from titans_eqx.config.section import Lengths, Section, combination_error
 from titans_eqx.config.task import MqarConfig, TaskConfig
@@ -127,17 +127,6 @@ class OptimizerConfig(Section):
     )
 
 
-class MeshConfig(Section):
-    """How devices share the work."""
-
-    data: int = Field(
-        default=0,
-        ge=0,
-        le=MAX_BATCH,
-        description="devices along the batch; 0 = all there are",
-    )
-
-
 class RunConfig(Section):
     """Everything a training run depends on."""
 
@@ -174,28 +163,34 @@ class RunConfig(Section):
                 "optimizer.warmup_steps",
                 "train.steps",
             )
-        batch_size, devices = self.train.batch_size, self.mesh.data
-        if devices > 0 and batch_size % devices != 0:
-            raise combination_error(
-                "train.batch_size must be a multiple of mesh.data, got "
-                f"{batch_size} and {devices}; "
-                f"batch_size = {-(-batch_size // devices) * devices} would do",
-                "train.batch_size",
-                "mesh.data",
-            )
-        self._check_parts()
+        self._check_mesh()
         return self
 
-    def _check_parts(self) -> None:
-        batch_size, parts = self.train.batch_size, self.train.accumulate
-        devices = max(self.mesh.data, 1)
-        if batch_size % (parts * devices) != 0:
-            would_do = -(-batch_size // (parts * devices)) * parts * devices
+    def _check_mesh(self) -> None:
+        data, fsdp = self.mesh.data, self.mesh.fsdp
+        if data == fsdp == -1:
             raise combination_error(
-                "train.batch_size must be a multiple of train.accumulate x devices, "
-                f"got {batch_size} and {parts} x {devices}; "
+                "mesh.data and mesh.fsdp cannot both be -1, the rest of the devices",
+                "mesh.data",
+                "mesh.fsdp",
+            )
+        # Only those that are known; of the rest it is checked when devices are.
+        devices, parts = max(data, 1) * max(fsdp, 1), self.train.accumulate
+        if (batch_size := self.train.batch_size) % (devices * parts) != 0:
+            would_do = -(-batch_size // (devices * parts)) * devices * parts
+            raise combination_error(
+                "train.batch_size must be a multiple of mesh.data x mesh.fsdp x "
+                f"train.accumulate, got {batch_size} and {devices * parts}; "
                 f"batch_size = {would_do} would do",
                 "train.batch_size",
                 "train.accumulate",
                 "mesh.data",
+                "mesh.fsdp",
+            )
+        if (width := self.model.d_model) % max(fsdp, 1) != 0:
+            raise combination_error(
+                f"model.d_model must be a multiple of mesh.fsdp, got {width} and "
+                f"{fsdp}; d_model = {-(-width // fsdp) * fsdp} would do",
+                "model.d_model",
+                "mesh.fsdp",
             )

@@ -41,7 +41,7 @@ class StreamScorer:
     def __init__(self, model: TitansLM, batch_size: int) -> None:
         """Place the model on as many devices as divide the batch."""
         self._batch_size = batch_size
-        self._mesh = build_mesh(0, batch_size)
+        self._mesh = build_mesh(batch_size)
         arrays, static = eqx.partition(model, eqx.is_array)
         self._arrays = jax.device_put(arrays, replicated(self._mesh))
 

@@ -18,6 +18,7 @@ from titans_eqx.memory import MemoryStats
 from titans_eqx.models.mixer import AbstractMemoryMixer, AbstractMixer
 from titans_eqx.nn.feedforward import SwiGLU
 from titans_eqx.nn.remat import remat_block
+from titans_eqx.sharding.parameters import gather, has_shards
 from titans_eqx.sharding.varying import scan
 
 Tree = TypeVar("Tree", bound=PyTree)
@@ -75,7 +76,7 @@ class LayerStack(eqx.Module):
     def init_state(self) -> PyTree[Array]:
         """The states of all blocks, stacked over repeats, before the first token."""
         return tuple(
-            eqx.filter_vmap(lambda block: block.mixer.init_state())(block)
+            eqx.filter_vmap(lambda block: gather(block).mixer.init_state())(block)
             for block in self.pattern
         )
 
@@ -124,12 +125,14 @@ class LayerStack(eqx.Module):
         def body(x: Array, xs: PyTree) -> tuple[Array, PyTree]:
             arrays, states = xs
             after = []
-            for block, state in zip(eqx.combine(arrays, static), states, strict=True):
+            # Of this repeat only, where a device has parts of the weights.
+            blocks = gather(eqx.combine(arrays, static))
+            for block, state in zip(blocks, states, strict=True):
                 x, kept = run(block, x, state)
                 after.append(kept)
             return x, tuple(after)
 
-        body = remat_block(body)
+        body = remat_block(body, gathers=has_shards(arrays))
         if self.n_repeats == 1:
             x, after = body(x, jax.tree.map(lambda leaf: leaf[0], (arrays, states)))
             return x, jax.tree.map(lambda leaf: leaf[None], after)

@@ -1,4 +1,8 @@
-"""The device mesh: batches are split over one axis, everything else is replicated."""
+"""The device mesh: batches are split over both axes, parameters over one of them.
+
+Axis `data` has copies of the parameters, axis `fsdp` parts of them (fully sharded data
+parallelism, see `parameters.py`); each device has a part of the batch of its own.
+"""
 
 import os
 from typing import Final
@@ -8,9 +12,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from titans_eqx.errors import UserError
 
-DATA_AXIS: Final = "data"
-BATCH: Final = PartitionSpec(DATA_AXIS)
+FSDP_AXIS: Final = "fsdp"
+BATCH_AXES: Final = ("data", FSDP_AXIS)
+BATCH: Final = PartitionSpec(BATCH_AXES)
 REPLICATED: Final = PartitionSpec()
+REST: Final = -1  # as an axis's size: the devices that the other axis leaves
 
 
 class MeshError(UserError):
@@ -36,35 +42,72 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def build_mesh(n_devices: int, batch_size: int) -> Mesh:
-    """A mesh with the single axis `data`.
+def build_mesh(
+    batch_size: int, *, data: int = REST, fsdp: int = 1, width: int | None = None
+) -> Mesh:
+    """A mesh with the axes `data` and `fsdp`.
 
     Args:
-        n_devices: Devices along the batch axis; 0 for the most that divide the batch.
-        batch_size: Sequences of a global batch.
+        batch_size: Sequences that all devices read at a time.
+        data: Devices along `data`; -1 for the most that are left and divide the batch
+            (of several processes: for all that are left).
+        fsdp: Devices along `fsdp`; -1 for all that `data` leaves.
+        width: Of the model, which `fsdp` has to divide; None not to check that.
 
     Raises:
-        MeshError: If there are fewer devices, or they do not divide the batch.
+        MeshError: If there are fewer devices, or they do not divide the batch or the
+            width, or several processes would leave devices idle.
     """
     available = len(jax.devices())
-    if n_devices == 0:
-        n_devices = max(n for n in range(1, available + 1) if batch_size % n == 0)
-    if n_devices > available:
+    known = fsdp if data == REST else data
+    if known > available:
+        name = "fsdp" if data == REST else "data"
         raise MeshError(
-            f"mesh.data asks for {n_devices} devices, but there are {available}. "
-            f"Use at most {available}, or 0 for all."
+            f"mesh.{name} asks for {known} devices, but there are {available}. "
+            f"Use at most {available}, or -1 for all."
         )
-    if batch_size % n_devices != 0:
-        raise MeshError(
-            f"train.batch_size must be a multiple of mesh.data, got "
-            f"batch_size={batch_size} and data={n_devices}."
-        )
+    left = available // known
+    if fsdp == REST:
+        fsdp = left
+    elif data == REST:
+        is_alone = jax.process_count() == 1
+        fitting = [n for n in range(1, left + 1) if batch_size % (n * fsdp) == 0]
+        data = max(fitting, default=1) if is_alone else left
+    _check_sizes(available, batch_size, data, fsdp, width)
     return jax.make_mesh(
-        (n_devices,),
-        (DATA_AXIS,),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices()[:n_devices],
+        (data, fsdp),
+        BATCH_AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[: data * fsdp],
     )
+
+
+def _check_sizes(
+    available: int, batch_size: int, data: int, fsdp: int, width: int | None
+) -> None:
+    used = data * fsdp
+    if used > available:
+        raise MeshError(
+            f"mesh.data x mesh.fsdp asks for {data} x {fsdp} devices, but there are "
+            f"{available}. Use fewer, or -1 in one of them for the rest."
+        )
+    if jax.process_count() > 1 and used != available:
+        raise MeshError(
+            f"mesh.data x mesh.fsdp has {data} x {fsdp} devices, but the processes "
+            f"have {available}, and none may be idle. Use -1 in one of them for the "
+            "rest."
+        )
+    if batch_size % used != 0:
+        raise MeshError(
+            "the sequences read at a time (train.batch_size over train.accumulate) "
+            "must be a multiple of mesh.data x mesh.fsdp, got "
+            f"{batch_size}, data={data} and fsdp={fsdp}."
+        )
+    if width is not None and width % fsdp != 0:
+        raise MeshError(
+            f"model.d_model must be a multiple of mesh.fsdp, got d_model={width} and "
+            f"fsdp={fsdp}."
+        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

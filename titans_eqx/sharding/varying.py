@@ -7,7 +7,7 @@ arrives summed over the devices, which would let sequences on different devices 
 into each other. Outside `shard_map` these functions change nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import jax
@@ -27,10 +27,14 @@ def vary_like(tree: Tree, reference: PyTree[Array]) -> Tree:
         The same values.
     """
     leaves = jax.tree.leaves((tree, reference))
-    axes = frozenset().union(*(_varying_axes(x) for x in leaves))
+    return vary_over(tree, frozenset().union(*(_varying_axes(x) for x in leaves)))
+
+
+def vary_over(tree: Tree, axes: Collection[str]) -> Tree:
+    """Mark arrays as varying over mesh axes, whether or not they do already."""
 
     def mark(x: Array) -> Array:
-        missing = tuple(axes - _varying_axes(x))
+        missing = tuple(axis for axis in axes if axis not in _varying_axes(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(mark, tree)

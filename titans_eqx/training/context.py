@@ -14,7 +14,8 @@ from titans_eqx.config import RunConfig
 from titans_eqx.data.dataset import TaskData, TextData, open_dataset
 from titans_eqx.models import build_model
 from titans_eqx.sharding.capacity import Capacity
-from titans_eqx.sharding.mesh import build_mesh, replicated
+from titans_eqx.sharding.mesh import build_mesh
+from titans_eqx.sharding.parameters import shardings
 from titans_eqx.training.footprint import (
     Footprint,
     footprint,
@@ -41,7 +42,7 @@ class TrainContext:
     optimizer: optax.GradientTransformation
     static: Static
     train_step: TrainStep
-    state: TrainState  # replicated over the mesh; only shapes if built abstractly
+    state: TrainState  # spread over the mesh; only shapes if built abstractly
 
     @classmethod
     def build(
@@ -66,7 +67,7 @@ class TrainContext:
         if data is None:
             data = open_dataset(config)
         if mesh is None:
-            mesh = build_mesh(config.mesh.data, config.train.part_size)
+            mesh = run_mesh(config)
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
         def init() -> tuple[TrainState, Static]:
@@ -99,12 +100,28 @@ class TrainContext:
         if abstract:
             return context
         capacity = Capacity.of(mesh)
-        least_footprint(state).require(capacity)  # at once, where tracing takes long
+        least_footprint(state, mesh).require(
+            capacity
+        )  # at once, where tracing takes long
         context.footprint.require(capacity)
-        state = jax.jit(lambda: init()[0], out_shardings=replicated(mesh))()
+        state = jax.jit(lambda: init()[0], out_shardings=shardings(state, mesh))()
         return dataclasses.replace(context, state=state)
 
     @functools.cached_property
     def footprint(self) -> Footprint:
         """What a step needs of a device's memory; tracing it takes a moment."""
         return footprint(self.train_step, self.state, self.config, self.mesh)
+
+
+def run_mesh(config: RunConfig) -> Mesh:
+    """The devices of a run.
+
+    Raises:
+        MeshError: If they are not there, or do not divide the batch or the width.
+    """
+    return build_mesh(
+        config.train.part_size,
+        data=config.mesh.data,
+        fsdp=config.mesh.fsdp,
+        width=config.model.d_model,
+    )

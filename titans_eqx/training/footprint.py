@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
-from titans_eqx.nn.tree import n_bytes
 from titans_eqx.sharding.capacity import Capacity
-from titans_eqx.sharding.mesh import batch_sharding, replicated
+from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.sharding.parameters import device_bytes, shardings
 from titans_eqx.training.step import TrainState, TrainStep
 
 
@@ -63,12 +63,12 @@ class Footprint:
             )
 
 
-def least_footprint(state: TrainState) -> Footprint:
+def least_footprint(state: TrainState, mesh: Mesh) -> Footprint:
     """What any step needs, before one is traced: no activations, only gradients."""
     return Footprint(
-        parameters=n_bytes((state.parameters, state.frozen)),
-        optimizer=n_bytes(state.optimizer),
-        step=n_bytes(state.parameters),
+        parameters=device_bytes((state.parameters, state.frozen), mesh),
+        optimizer=device_bytes(state.optimizer, mesh),
+        step=device_bytes(state.parameters, mesh),
     )
 
 
@@ -86,15 +86,18 @@ def footprint(
         mesh: Its devices.
     """
     shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=replicated(mesh), weak_type=x.weak_type
+        lambda x, sharding: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding, weak_type=x.weak_type
         ),
         state,
+        shardings(state, mesh),
     )
     traced = train_step.trace(shapes, batch_shapes(config, mesh))
     # The optimizer's own arithmetic, number by number, is done in place.
     inner = [sub for eqn in traced.jaxpr.eqns for sub in _inner(eqn)]
-    return dataclasses.replace(least_footprint(state), step=max(map(_peak, inner)))
+    return dataclasses.replace(
+        least_footprint(state, mesh), step=max(map(_peak, inner))
+    )
 
 
 def batch_shapes(config: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -19,9 +19,9 @@ from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TextData, open_dataset
 from titans_eqx.data.example import Example, spread
 from titans_eqx.sharding.agreed_stop import AgreedStop
-from titans_eqx.sharding.mesh import batch_sharding, build_mesh
+from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.processes import is_primary
-from titans_eqx.training.context import TrainContext
+from titans_eqx.training.context import TrainContext, run_mesh
 from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.loss import Batch, batch_loss
@@ -74,7 +74,7 @@ def train(
     ):
         with display.phase("reading the data"):
             data = open_dataset(config)
-        mesh = build_mesh(config.mesh.data, config.train.part_size)
+        mesh = run_mesh(config)
         with RunFolder(run_dir) as folder:
             if not fresh:
                 folder.check_names()

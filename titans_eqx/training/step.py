@@ -10,9 +10,18 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
+from titans_eqx.models.backbone import LayerStack
 from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.mesh import BATCH, DATA_AXIS, REPLICATED
+from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED
+from titans_eqx.sharding.parameters import (
+    as_shards,
+    gather,
+    partition_specs,
+    shardings,
+    split_axes,
+)
+from titans_eqx.sharding.varying import vary_over
 from titans_eqx.training.accumulate import in_microbatches
 from titans_eqx.training.loss import (
     Batch,
@@ -127,15 +136,19 @@ def build_train_step(
     Returns:
         A function as `jax.jit` makes it.
     """
-    sharded_gradient = jax.shard_map(
-        jax.value_and_grad(_local_loss(static, loss_fn, accumulate, remat)),
-        mesh=mesh,
-        in_specs=(REPLICATED, REPLICATED, BATCH),
-        out_specs=(REPLICATED, REPLICATED),
-    )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        loss, gradient = sharded_gradient(state.parameters, state.frozen, batch)
+        parameter_specs, frozen_specs = partition_specs(
+            (state.parameters, state.frozen), mesh
+        )
+        loss, gradient = jax.shard_map(
+            jax.value_and_grad(
+                _local_loss(state, static, mesh, loss_fn, accumulate, remat)
+            ),
+            mesh=mesh,
+            in_specs=(parameter_specs, frozen_specs, BATCH),
+            out_specs=(REPLICATED, parameter_specs),
+        )(state.parameters, state.frozen, batch)
         norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, state.parameters
@@ -163,6 +176,7 @@ def build_train_step(
             spikes=state.spikes + is_spike.astype(jnp.int32),
             statistics=statistics,
         )
+        state = jax.lax.with_sharding_constraint(state, shardings(state, mesh))
         return state, StepMetrics(loss, norm, state.skipped, state.spikes)
 
     return jax.jit(step, donate_argnums=0)
@@ -189,35 +203,45 @@ def build_eval_step(
         score: Of the model and a device's part of a batch.
     """
 
-    def local_sums(
-        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
-    ) -> SequenceSums:
-        scores = score(eqx.combine(parameters, frozen, static), batch)
-        return SequenceSums(
-            loss=jnp.sum(scores.loss, axis=1),
-            n_scored=jnp.sum(batch["mask"], axis=1, dtype=jnp.int32),
-            n_correct=jnp.sum(scores.is_correct, axis=1, dtype=jnp.int32),
-        )
+    def eval_step(state: TrainState, batch: Batch) -> SequenceSums:
+        whole = _whole_model(state, static, mesh)
 
-    sharded_sums = jax.shard_map(
-        local_sums,
-        mesh=mesh,
-        in_specs=(REPLICATED, REPLICATED, BATCH),
-        out_specs=BATCH,
-    )
-    return jax.jit(
-        lambda state, batch: sharded_sums(state.parameters, state.frozen, batch)
-    )
+        def local_sums(
+            parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
+        ) -> SequenceSums:
+            scores = score(whole(parameters, frozen), batch)
+            return SequenceSums(
+                loss=jnp.sum(scores.loss, axis=1),
+                n_scored=jnp.sum(batch["mask"], axis=1, dtype=jnp.int32),
+                n_correct=jnp.sum(scores.is_correct, axis=1, dtype=jnp.int32),
+            )
+
+        arrays = (state.parameters, state.frozen)
+        return jax.shard_map(
+            local_sums,
+            mesh=mesh,
+            in_specs=(*partition_specs(arrays, mesh), BATCH),
+            out_specs=BATCH,
+        )(*arrays, batch)
+
+    return jax.jit(eval_step)
 
 
 def _local_loss(
-    static: Static, loss_fn: LossFn, accumulate: int, remat: RematLevel
+    state: TrainState,
+    static: Static,
+    mesh: Mesh,
+    loss_fn: LossFn,
+    accumulate: int,
+    remat: RematLevel,
 ) -> Callable[..., Float[Array, ""]]:
+    whole = _whole_model(state, static, mesh)
+
     def whole_sum(
         parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
     ) -> tuple[Float[Array, ""], Array]:
         with recomputing(remat):
-            return loss_fn(eqx.combine(parameters, frozen, static), batch)
+            return loss_fn(whole(parameters, frozen), batch)
 
     loss_sum = in_microbatches(whole_sum, accumulate)
 
@@ -227,13 +251,30 @@ def _local_loss(
         # Marked as varying here, once, the gradients are summed over devices once, at
         # the very end; left replicated, they would be summed at each use, inside every
         # scan.
-        parameters, frozen = jax.lax.pcast(
-            (parameters, frozen), DATA_AXIS, to="varying"
-        )
+        parameters, frozen = vary_over((parameters, frozen), BATCH_AXES)
         loss, n_scored = loss_sum(parameters, frozen, batch)
         # Summed over the mesh before differentiating: the gradient of a replicated
         # parameter then arrives already summed over devices.
-        loss, n_scored = jax.lax.psum((loss, n_scored.astype(loss.dtype)), DATA_AXIS)
+        loss, n_scored = jax.lax.psum((loss, n_scored.astype(loss.dtype)), BATCH_AXES)
         return loss / jnp.maximum(n_scored, 1)
 
     return local_loss
+
+
+def _whole_model(
+    state: TrainState, static: Static, mesh: Mesh
+) -> Callable[[PyTree[Array], PyTree[Array]], Any]:
+    """From a device's parts to a model; stacks of blocks gather theirs one by one.
+
+    Args:
+        state: Has the shapes of the whole arrays.
+        static: From `init_train_state`.
+        mesh: The devices.
+    """
+    axes = split_axes(assemble(state, static), mesh)
+
+    def whole(parameters: PyTree[Array], frozen: PyTree[Array]) -> Any:
+        model = as_shards(eqx.combine(parameters, frozen, static), axes)
+        return gather(model, but=(LayerStack,))
+
+    return whole
