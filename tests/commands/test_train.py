@@ -95,7 +95,8 @@ WRONG_CONFIGS = {
     ),
     "devices": (
         ["mesh.data=3"],
-        "train.batch_size must be a multiple of mesh.data x mesh.fsdp x train.accumulate, got 4 and 3",
+        "train.batch_size must be a multiple of mesh.data x mesh.fsdp x "
+        "train.accumulate, got 4 and 3",
     ),
 }
 
