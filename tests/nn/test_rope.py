@@ -32,3 +32,11 @@ def test_products_depend_on_the_difference_of_positions_only(x64):
 def test_dtype_is_kept():
     x = jnp.ones((2, 1, 4), jnp.bfloat16)
     assert rotate(x, jnp.arange(2), base=1e4).dtype == jnp.bfloat16
+
+
+def test_half_precision_turns_by_exact_positions():
+    x = jnp.ones((2, 1, 4), jnp.bfloat16)
+    far = rotate(x, jnp.asarray([1000, 1001]), base=1e4)
+    exact = rotate(x.astype(jnp.float32), jnp.asarray([1000, 1001]), base=1e4)
+    eps = float(jnp.finfo(jnp.bfloat16).eps)
+    np.testing.assert_allclose(far.astype(jnp.float32), exact, atol=4 * eps)

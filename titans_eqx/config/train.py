@@ -43,6 +43,10 @@ class TrainConfig(Section):
         description="run again in the backward pass, to save memory: a few operations, "
         "each block, or each block and in it each chunk and segment",
     )
+    precision: Literal["float32", "mixed"] = Field(
+        default="float32",
+        description="mixed: products in bfloat16; weights, memories, loss in float32",
+    )
     eval_every: Steps = Field(
         default=200, description="steps between evaluations; 0 = never"
     )

@@ -57,10 +57,15 @@ class Gates(eqx.Module):
     def __call__(
         self, x: Float[Array, " d_model"]
     ) -> dict[str, Float[Array, "heads _"]]:
-        """The gates at one token, float32 or wider."""
+        """The gates at one token, computed in float32 or wider.
+
+        A slow decay's bias is about -9, where half precision has only every 16th part.
+        """
+        x = at_least_float32(x)
 
         def gate(name: str, spec: GateSpec) -> Float[Array, "heads _"]:
-            logits = at_least_float32(self.linears[name](x)).reshape(self.n_heads, -1)
+            linear = jax.tree.map(at_least_float32, self.linears[name])
+            logits = linear(x).reshape(self.n_heads, -1)
             values = spec.high * jax.nn.sigmoid(logits)
             return jnp.broadcast_to(values, (self.n_heads, spec.size))
 

@@ -145,6 +145,11 @@ class Backbone(eqx.Module):
     stacks: tuple[LayerStack, ...]
     norm: eqx.nn.RMSNorm
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the features between the blocks: that of their feed-forwards."""
+        return jax.tree.leaves(self.stacks[0].pattern[0].feedforward)[0].dtype
+
     def init_state(self) -> BackboneState:
         """The state before the first token: fresh memories, empty windows."""
         return tuple(stack.init_state() for stack in self.stacks)

@@ -76,24 +76,26 @@ class TitansLM(eqx.Module):
         self, tokens: Int[Array, " seq"], state: ModelState | None = None
     ) -> tuple[Float[Array, "seq d_model"], ModelState]:
         """`__call__` without the head: what `logits` makes predictions of."""
-        return self.backbone(self.embedding[tokens], state)
+        return self.backbone(self._embed(tokens), state)
 
     def logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
         """The head: the features of a token as scores of the token after it."""
-        return self.embedding @ x if self.head is None else self.head(x)
+        if self.head is None:
+            return self.embedding.astype(x.dtype) @ x
+        return self.head(x)
 
     def step(
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState]:
         """Read one token, in time and memory that do not depend on its position."""
-        x, state = self.backbone.step(self.embedding[token], state)
+        x, state = self.backbone.step(self._embed(token), state)
         return self.logits(x), state
 
     def probe(
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState, dict[int, MemoryStats]]:
         """`step`, with what the memories do; by layer, those that have one."""
-        x, state, stats = self.backbone.probe(self.embedding[token], state)
+        x, state, stats = self.backbone.probe(self._embed(token), state)
         return self.logits(x), state, stats
 
     def unstack(self) -> "TitansLM":
@@ -107,3 +109,8 @@ class TitansLM(eqx.Module):
     def stack_state(self, state: ModelState) -> ModelState:
         """The inverse of `unstack_state`."""
         return self.backbone.stack_state(state)
+
+    def _embed(self, tokens: Int[Array, "*seq"]) -> Float[Array, "*seq d_model"]:
+        # The blocks may have narrower numbers than the embedding, whose gradient is a
+        # sum over all places of a token and would not be exact in them.
+        return self.embedding[tokens].astype(self.backbone.dtype)

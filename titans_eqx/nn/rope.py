@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from titans_eqx.nn.precision import wide_dtype
+
 
 def rotate(
     x: Float[Array, "seq heads d_head"],
@@ -26,9 +28,11 @@ def rotate(
         The rotated rows.
     """
     half = x.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=x.dtype) / half)
-    angles = positions.astype(x.dtype)[:, None] * frequencies[None, :]
-    cos, sin = jnp.cos(angles)[:, None, :], jnp.sin(angles)[:, None, :]
+    # Half precision has no odd numbers above 256.
+    wide = wide_dtype(x)
+    frequencies = base ** (-jnp.arange(half, dtype=wide) / half)
+    angles = positions.astype(wide)[:, None] * frequencies[None, :]
+    cos, sin = (turn(angles).astype(x.dtype)[:, None, :] for turn in (jnp.cos, jnp.sin))
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate(
         [first * cos - second * sin, first * sin + second * cos], axis=-1

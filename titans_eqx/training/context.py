@@ -88,7 +88,9 @@ class TrainContext:
                 static,
                 mesh,
                 functools.partial(
-                    language_model_loss, block_len=config.train.loss_block
+                    language_model_loss,
+                    block_len=config.train.loss_block,
+                    precision=config.train.precision,
                 ),
                 accumulate=config.train.accumulate,
                 remat=config.train.remat,

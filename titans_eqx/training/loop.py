@@ -122,7 +122,11 @@ class _Run:
         self.eval_step = build_eval_step(
             context.static,
             context.mesh,
-            functools.partial(batch_loss, block_len=self.config.train.loss_block),
+            functools.partial(
+                batch_loss,
+                block_len=self.config.train.loss_block,
+                precision=self.config.train.precision,
+            ),
         )
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
         self.pending_tokens = 0  # read in those steps

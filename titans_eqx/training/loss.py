@@ -1,6 +1,6 @@
 """The loss of a language model: cross entropy of the token that should come next."""
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,7 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.models import TitansLM
 from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.training.precision import in_mixed_precision
 
+Precision: TypeAlias = Literal["float32", "mixed"]
 Batch: TypeAlias = dict[str, Array]
 """Arrays by name, each with a leading batch axis; a language model needs `inputs`,
 `targets` and `mask` (see `titans_eqx.data.dataset`)."""
@@ -39,7 +41,13 @@ def token_loss(
     )
 
 
-def batch_loss(model: TitansLM, batch: Batch, *, block_len: int = 0) -> TokenLoss:
+def batch_loss(
+    model: TitansLM,
+    batch: Batch,
+    *,
+    block_len: int = 0,
+    precision: Precision = "float32",
+) -> TokenLoss:
     """Score the predictions of a batch; every sequence starts with a fresh memory.
 
     Args:
@@ -48,7 +56,10 @@ def batch_loss(model: TitansLM, batch: Batch, *, block_len: int = 0) -> TokenLos
         block_len: Tokens whose logits exist at a time, in the backward pass too, which
             computes them again: with a large vocabulary they are most of what a step
             needs of memory. 0 = all tokens at once.
+        precision: Of the model, or "mixed", see `in_mixed_precision`.
     """
+    if precision == "mixed":
+        model = in_mixed_precision(model)
     features, _ = jax.vmap(lambda tokens: model.features(tokens))(batch["inputs"])
     targets, mask = batch["targets"], batch["mask"]
 
@@ -73,11 +84,15 @@ def batch_loss(model: TitansLM, batch: Batch, *, block_len: int = 0) -> TokenLos
 
 
 def language_model_loss(
-    model: TitansLM, batch: Batch, *, block_len: int = 0
+    model: TitansLM,
+    batch: Batch,
+    *,
+    block_len: int = 0,
+    precision: Precision = "float32",
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Sum of the losses of a batch in nats, and the number of tokens scored.
 
     See `batch_loss` for the arguments.
     """
-    loss = jnp.sum(batch_loss(model, batch, block_len=block_len).loss)
-    return loss, jnp.sum(batch["mask"], dtype=jnp.int32)
+    scores = batch_loss(model, batch, block_len=block_len, precision=precision)
+    return jnp.sum(scores.loss), jnp.sum(batch["mask"], dtype=jnp.int32)
