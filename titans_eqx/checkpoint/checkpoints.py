@@ -26,8 +26,9 @@ from titans_eqx.checkpoint.errors import (
     NoCheckpointError,
 )
 from titans_eqx.checkpoint.kept import kept
-from titans_eqx.checkpoint.manifest import check_manifest
 from titans_eqx.checkpoint.store import DOCUMENT_ITEM, StepStore, one_line
+from titans_eqx.checkpoint.together import together
+from titans_eqx.sharding.processes import from_primary
 
 MIN_KEPT_STEPS: Final = 2
 
@@ -44,6 +45,8 @@ class Restored:
 
 class Checkpoints:
     """The checkpoints of one run, the latest few of them.
+
+    In a run of several processes all call the same methods in the same order.
 
     Saving returns as soon as the arrays have been copied off the devices (donating
     them to the next training step is safe); a thread writes the rest.
@@ -91,7 +94,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps in the folder, oldest first, damaged ones included."""
         self.wait()
-        return self._store.steps()
+        return from_primary(self._store.steps)
 
     def complete_steps(self) -> list[int]:
         """The steps that were written to their end, oldest first; waits for nothing."""
@@ -99,7 +102,7 @@ class Checkpoints:
 
     def is_empty(self) -> bool:
         """Whether no save has ever been completed here."""
-        return set(self.steps()) <= {self._store.unfinished_step()}
+        return set(self.steps()) <= {from_primary(self._store.unfinished_step)}
 
     def save(
         self, step: int, items: Mapping[str, PyTree], metadata: Mapping[str, Any]
@@ -169,7 +172,7 @@ class Checkpoints:
             CheckpointError: If the newest undamaged one does not fit the templates.
         """
         refused: dict[int, str] = {}
-        steps, unfinished = self.steps(), self._store.unfinished_step()
+        steps, unfinished = self.steps(), from_primary(self._store.unfinished_step)
         for step in reversed(steps):
             try:
                 items, metadata = self._read_step(step, templates)
@@ -268,13 +271,13 @@ class Checkpoints:
             ) from error
 
     def _read_document(self, step: int) -> StepDocument:
-        check_manifest(self._store.step_folder(step), [DOCUMENT_ITEM])
+        together(lambda: self._store.check_files(step, [DOCUMENT_ITEM]))
         return StepDocument.parse(self._store.read_document(step))
 
     def _read_step(
         self, step: int, templates: Mapping[str, PyTree]
     ) -> tuple[dict[str, PyTree], dict[str, Any]]:
-        check_manifest(self._store.step_folder(step), [*templates, DOCUMENT_ITEM])
+        together(lambda: self._store.check_files(step, [*templates, DOCUMENT_ITEM]))
         document = self._read_document(step)
         if (difference := document.misfit(templates)) is not None:
             raise CheckpointError(
@@ -289,5 +292,5 @@ class Checkpoints:
                 f"step {step} in {self.folder} is whole but cannot be restored: "
                 f"{one_line(error)}."
             ) from error
-        document.check_values(items)
+        together(lambda: document.check_values(items))
         return items, document.metadata

@@ -5,8 +5,9 @@ because orbax casts a wrong dtype silently and reports a wrong shape in its own 
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
 import jax
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
+
+from titans_eqx.sharding.processes import is_primary, whole
 
 MAX_SPELT: Final = 80  # characters of a type and a shape in a message
 
@@ -42,11 +45,22 @@ def leaf_checksums(tree: PyTree) -> dict[str, str]:
     """SHA-256 over dtype, shape and values of each leaf of a tree of arrays, by path.
 
     The values pass through the host one leaf at a time on each of its cores, which
-    hash about 1 GB a second each.
+    hash about 1 GB a second each. In a run of several processes, process 0 hashes the
+    whole leaves, however they are split; the others help to gather them and get an
+    empty table.
     """
-    leaves = dict(named_leaves(tree))
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(leaves, pool.map(_checksum, leaves.values()), strict=True))
+    hashing: dict[str, Future[str]] = {}
+    n_cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(n_cores) as pool:
+        for name, leaf in named_leaves(tree):
+            # Gathered here, for no two processes would run threads in the same order.
+            values = whole(leaf) if isinstance(leaf, jax.Array) else leaf
+            if not is_primary():
+                continue
+            if len(hashing) >= n_cores:  # or all leaves would be held at once
+                [*hashing.values()][-n_cores].result()
+            hashing[name] = pool.submit(_checksum, leaf.dtype, leaf.shape, values)
+        return {name: one.result() for name, one in hashing.items()}
 
 
 def first_difference(found: LeafTable, wanted: LeafTable) -> str | None:
@@ -82,8 +96,8 @@ def named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
         yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
-def _checksum(leaf: Any) -> str:
-    digest = hashlib.sha256(f"{leaf.dtype} {list(leaf.shape)}".encode())
+def _checksum(dtype: Any, shape: tuple[int, ...], leaf: Any) -> str:
+    digest = hashlib.sha256(f"{dtype} {list(shape)}".encode())
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jr.key_data(leaf)
     if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:

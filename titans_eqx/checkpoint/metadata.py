@@ -13,7 +13,7 @@ from titans_eqx.config.errors import refusal, shown
 FORMAT: Final = 4  # of the whole checkpoint; since 4 the arrays have checksums
 BEFORE_VERSIONS: Final = "0.1"  # wrote formats 1 and 2, which do not name it
 # Of the config: says where a run trains, not what; it may go on elsewhere.
-PLACES: Final = frozenset({"mesh"})
+PLACES: Final = frozenset({"mesh", "distributed"})
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Final
 
@@ -11,12 +12,14 @@ from filelock import FileLock, Timeout
 from titans_eqx.checkpoint.model_folder import CHECKPOINTS_FOLDER, is_exported
 from titans_eqx.errors import UserError
 from titans_eqx.files import check_name, open_regular, probe_folder, write_durably
+from titans_eqx.sharding.processes import from_primary, is_primary
 
 LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
 METRICS_NAME: Final = "metrics.jsonl"
 PREVIOUS_FOLDER: Final = "previous"
 MAX_HOLDER_BYTES: Final = 4096
+SHARING_SECONDS: Final = 15.0  # in which a file reaches all hosts of a network folder
 FILES: Final = (
     "config.toml",
     METRICS_NAME,
@@ -40,6 +43,8 @@ class RunFolderError(UserError):
 class RunFolder:
     """A locked run folder and the paths in it.
 
+    In a run of several processes, process 0 takes the lock for all of them.
+
     The operating system releases the lock of a process that crashes. Some network file
     systems do not pass locks on to other machines, so a file beside it names the
     holder, and one left by another host is not overridden.
@@ -49,7 +54,8 @@ class RunFolder:
         """Make the folder with its parents, try a write, and take the lock.
 
         Raises:
-            RunFolderError: If the folder cannot be written, or is in use.
+            RunFolderError: If the folder cannot be written, is in use, or is not the
+                same for all processes of the run.
         """
         self.path = Path(path).absolute()
         self.checkpoints = self.path / CHECKPOINTS_FOLDER
@@ -58,21 +64,10 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.tensorboard = self.path / "tensorboard"
         self._holder = self.path / HOLDER_NAME
-        if is_exported(self.path):
-            raise RunFolderError(
-                f"{self.path} holds an exported model, whose config a run would "
-                "replace. Choose another with --run-dir."
-            )
-        try:
-            check_name(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe_folder(self.path)
-            self._lock = self._take_lock()
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write to the run folder {self.path}: "
-                f"{error.strerror or error}. Choose another with --run-dir."
-            ) from error
+        self._lock: FileLock | None = None
+        holder = from_primary(self._open)
+        if not is_primary():
+            self._find(holder)
 
     def __enter__(self) -> "RunFolder":
         """Return itself; leaving the block releases the lock."""
@@ -91,6 +86,10 @@ class RunFolder:
         Raises:
             RunFolderError: If they cannot be moved.
         """
+        moved = from_primary(self._move_results)
+        return None if moved is None else Path(moved)
+
+    def _move_results(self) -> str | None:
         results = [self.path / name for name in RESULT_NAMES]
         results = [result for result in results if os.path.lexists(result)]
         if not results:
@@ -106,7 +105,7 @@ class RunFolder:
             raise RunFolderError(
                 f"cannot move earlier results to {target}: {error.strerror or error}."
             ) from error
-        return target
+        return str(target)
 
     def check_names(self) -> None:
         """Refuse a folder in which a name of a result is taken by something else.
@@ -114,6 +113,9 @@ class RunFolder:
         Raises:
             RunFolderError: If a file has the name of a folder, or the other way round.
         """
+        from_primary(self._check_names)
+
+    def _check_names(self) -> None:
         for names, kind, is_kind in (
             (FILES, "file", Path.is_file),
             (FOLDERS, "folder", Path.is_dir),
@@ -128,9 +130,39 @@ class RunFolder:
 
     def release(self) -> None:
         """Give the lock back; may be called twice."""
-        if self._lock.is_locked:
+        if self._lock is not None and self._lock.is_locked:
             self._holder.unlink(missing_ok=True)
             self._lock.release()
+
+    def _open(self) -> list[str]:
+        """Make the folder and take the lock; returns what the holder's file says."""
+        if is_exported(self.path):
+            raise RunFolderError(
+                f"{self.path} holds an exported model, whose config a run would "
+                "replace. Choose another with --run-dir."
+            )
+        try:
+            check_name(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe_folder(self.path)
+            self._lock = self._take_lock()
+            return list(self._read_holder() or ())
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write to the run folder {self.path}: "
+                f"{error.strerror or error}. Choose another with --run-dir."
+            ) from error
+
+    def _find(self, holder: list[str]) -> None:
+        """Wait until the folder that process 0 has locked is seen here."""
+        end = time.monotonic() + SHARING_SECONDS
+        while list(self._read_holder() or ()) != holder:
+            if time.monotonic() > end:
+                raise RunFolderError(
+                    f"the run folder {self.path} is not that of process 0, on "
+                    f"{holder[-1]}. Choose one with --run-dir that all hosts share."
+                )
+            time.sleep(0.1)
 
     def _take_lock(self) -> FileLock:
         lock = FileLock(self.path / LOCK_NAME)

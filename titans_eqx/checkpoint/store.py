@@ -1,6 +1,8 @@
 """Steps on disk as orbax writes them: items of arrays, and one JSON document.
 
-The only file that knows orbax. It serves one process; several devices are fine.
+The only file that knows orbax. In a run of several processes all call the same methods
+in the same order; each writes and reads its own parts of the arrays, and process 0 does
+all else.
 """
 
 import contextlib
@@ -12,7 +14,7 @@ from typing import Any, Final
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
@@ -21,10 +23,12 @@ from titans_eqx.checkpoint.errors import DamagedError
 from titans_eqx.checkpoint.leaf_table import abstract_leaf
 from titans_eqx.checkpoint.manifest import (
     MANIFEST_NAME,
+    check_manifest,
     write_manifest,
 )
 from titans_eqx.errors import os_reason
 from titans_eqx.files import write_durably
+from titans_eqx.sharding.processes import from_primary, is_primary
 
 DOCUMENT_ITEM: Final = "metadata"
 OS_ERROR_CODE: Final = re.compile(r"os_error_code='(\d+)'")
@@ -89,7 +93,8 @@ class StepStore:
             if jax.tree.leaves(stored := eqx.filter(item, _has_content))
         }
         saves[DOCUMENT_ITEM] = ocp.args.JsonSave(document)  # pyright: ignore[reportCallIssue]
-        write_durably(self.folder / SAVING_MARK, str(step).encode())
+        if is_primary():
+            write_durably(self.folder / SAVING_MARK, str(step).encode())
         if not self._manager.save(step, args=ocp.args.Composite(**saves)):
             raise RuntimeError("orbax refused the step")
 
@@ -99,7 +104,9 @@ class StepStore:
         Raises:
             Exception: Whatever went wrong in the background.
         """
-        self._manager.wait_until_finished()
+        self._manager.wait_until_finished()  # of all processes
+        if not is_primary():
+            return
         write_manifest(self.step_folder(step))
         (self.folder / SAVING_MARK).unlink(missing_ok=True)
 
@@ -110,6 +117,15 @@ class StepStore:
         except (OSError, ValueError):
             return None
         return None if self._has_manifest(step) else step
+
+    def check_files(self, step: int, items: list[str]) -> None:
+        """Compare the files of items of a step with its manifest, in process 0.
+
+        Raises:
+            DamagedError: At the first file that is not what was written.
+        """
+        if is_primary():
+            check_manifest(self.step_folder(step), items)
 
     def read_document(self, step: int) -> dict[str, Any]:
         """Read the JSON document of a step, once its size has been checked.
@@ -149,9 +165,7 @@ class StepStore:
                 if jax.tree.leaves(item)
             },
         )
-        return eqx.combine(
-            restored, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty)
-        )
+        return eqx.combine(restored, jax.tree.map(_zeros, empty))
 
     def set_aside(self, steps: list[int]) -> None:
         """Move steps into the folder `corrupt`, so that later writes can use the names.
@@ -159,6 +173,10 @@ class StepStore:
         Raises:
             OSError: If they cannot be moved.
         """
+        from_primary(lambda: self._move_aside(steps))
+        self.reopen()
+
+    def _move_aside(self, steps: list[int]) -> None:
         (self.folder / CORRUPT_FOLDER).mkdir(exist_ok=True)
         for step in steps:
             target = self.folder / CORRUPT_FOLDER / str(step)
@@ -167,7 +185,6 @@ class StepStore:
                 copies += 1
                 target = target.with_name(f"{step}-{copies}")
             self.step_folder(step).rename(target)
-        self.reopen()
 
     def reopen(self) -> None:
         """Look at the disk anew, after a failed write or a moved step."""
@@ -182,6 +199,9 @@ class StepStore:
 
     def _open_manager(self) -> ocp.CheckpointManager:
         policies = ocp.checkpoint_managers
+        # Named, the processes meet at barriers of the runtime. Otherwise they would
+        # meet in computations on their devices, some of them started by threads.
+        everyone = set(range(jax.process_count())) if jax.process_count() > 1 else None
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -190,6 +210,9 @@ class StepStore:
                 cleanup_tmp_directories=not self._read_only,
                 create=False,
                 read_only=self._read_only,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    active_processes=everyone
+                ),
             ),
         )
 
@@ -215,6 +238,13 @@ def one_line(error: BaseException) -> str:
         return os_reason(error)
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _zeros(leaf: Array | jax.ShapeDtypeStruct) -> Array:
+    leaf = abstract_leaf(leaf)
+    return jax.make_array_from_callback(
+        leaf.shape, leaf.sharding, lambda _: np.zeros(leaf.shape, leaf.dtype)
+    )
 
 
 def _has_content(leaf: Array | jax.ShapeDtypeStruct) -> bool:

@@ -8,6 +8,7 @@ from titans_eqx.commands.command import command
 from titans_eqx.commands.huge_pages import use_huge_pages
 from titans_eqx.commands.loading import loading
 from titans_eqx.config import load_config, to_toml
+from titans_eqx.terminal.last_words import silence_runtime
 
 
 @command()
@@ -44,13 +45,17 @@ def main(
         return
     if not dry_run:
         use_huge_pages()
+        if config.distributed.is_joint:
+            silence_runtime()
     with loading(all_cpu_cores=True):
+        from titans_eqx.sharding.connection import connected
         from titans_eqx.training import TrainContext, run_summary, train
     if dry_run:
         click.echo("\n".join(run_summary(TrainContext.build(config, abstract=True))))
     else:
         run_dir = run_dir or _default_run_dir(config_path)
-        train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
+        with connected(**config.distributed.model_dump()):
+            train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
 
 
 def _default_run_dir(config_path: Path) -> Path:

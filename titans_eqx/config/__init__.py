@@ -1,5 +1,6 @@
 """Configuration: TOML files to frozen, checked values."""
 
+from titans_eqx.config.distributed import DistributedConfig as DistributedConfig
 from titans_eqx.config.errors import ConfigError as ConfigError
 from titans_eqx.config.load import load_config as load_config
 from titans_eqx.config.memory import MemoryConfig as MemoryConfig

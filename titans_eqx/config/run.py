@@ -13,6 +13,7 @@ from titans_eqx.config.bounds import (
     Seed,
     Steps,
 )
+from titans_eqx.config.distributed import DistributedConfig
 from titans_eqx.config.mesh import MeshConfig
 from titans_eqx.config.model import ModelConfig
 from titans_eqx.config.section import Lengths, Section, combination_error
@@ -137,6 +138,9 @@ class RunConfig(Section):
     )
     train: TrainConfig = Field(default=TrainConfig(), description="the run")
     mesh: MeshConfig = Field(default=MeshConfig(), description="the devices")
+    distributed: DistributedConfig = Field(
+        default=DistributedConfig(), description="the processes"
+    )
 
     def n_tokens(self, steps: int) -> int:
         """Tokens read in the first so many steps of training."""
