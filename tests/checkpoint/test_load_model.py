@@ -20,6 +20,7 @@ from titans_eqx.config import (
     ModelConfig,
     RunConfig,
 )
+from titans_eqx.data import FileTokenizer, PrepareSettings, prepare
 from titans_eqx.models import build_model
 
 CONFIG = RunConfig(
@@ -128,6 +129,29 @@ def test_a_model_of_tokens_that_are_no_text_is_refused_on_request(model, tmp_pat
     assert not load_model(tmp_path).reads_text
     with pytest.raises(ValueError, match='"mqar", whose tokens stand for no text'):
         load_model(tmp_path, require_text=True)
+
+
+def test_a_run_on_shards_has_the_tokenizer_beside_them_and_no_other(model, tmp_path):
+    pytest.importorskip("tokenizers")
+    text, folder = tmp_path / "text", tmp_path / "shards"
+    text.write_text("a text\n" * 50)
+    prepare(folder, PrepareSettings(path=str(text), vocab_size=258))
+    data = DataConfig(source="shards", path=str(folder))
+    fingerprint = FileTokenizer(folder / "tokenizer.json").fingerprint
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        config = CONFIG.model_copy(update={"data": data})
+        about = metadata(config, {"tokenizer": fingerprint})
+        checkpoints.save(1, {"model": eqx.filter(model, eqx.is_array)}, about)
+    loaded = load_model(tmp_path)
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode(b"text")) == "text"
+    assert loaded.reads_text
+    assert not loaded.reads_bytes
+    loaded.export(tmp_path / "exported")
+    assert load_model(tmp_path / "exported").tokenizer.fingerprint == fingerprint
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes() + b"\n")
+    message = f"the tokenizer {tokenizer} is not the one that the tokens were made with"
+    assert_refused(load_model, tmp_path, message=message)
 
 
 def test_runs_of_other_versions_are_refused(tmp_path):

@@ -19,7 +19,8 @@ from titans_eqx.checkpoint.exported_folder import open_exported, write_exported
 from titans_eqx.checkpoint.metadata import saved_config, saved_fingerprints
 from titans_eqx.checkpoint.model_folder import find_checkpoints, is_exported
 from titans_eqx.config import ModelConfig, RunConfig
-from titans_eqx.data import ByteTokenizer, Tokenizer, load_tokenizer
+from titans_eqx.data import ByteTokenizer, Tokenizer
+from titans_eqx.data.tokenizer import load_tokenizer, tokenizer_name
 from titans_eqx.models import TitansLM, build_model
 
 BYTE_TASKS: Final = ("needle", "who_is_where")
@@ -127,14 +128,12 @@ def _load_run(run_dir: str | Path, step: int | None) -> LoadedModel:
         raise CheckpointError(
             f"the steps of {run_dir} are of different models; name one with --step."
         )
+    fingerprint = saved_fingerprints(restored.metadata).get("tokenizer")
+    name = tokenizer_name(restored_config.data, fingerprint)
     return LoadedModel(
         model=eqx.combine(restored.items["model"], static),
         config=restored_config,
-        tokenizer=_tokenizer(
-            restored_config.data.tokenizer,
-            saved_fingerprints(restored.metadata).get("tokenizer"),
-            run_dir,
-        ),
+        tokenizer=load_tokenizer(name, fingerprint),
         step=restored.step,
         refused=restored.refused,
     )
@@ -151,8 +150,8 @@ def _load_exported(folder: Path, step: int | None) -> LoadedModel:
     return LoadedModel(
         model=eqx.combine(exported.read_arrays(template), static),
         config=exported.config,
-        tokenizer=_tokenizer(
-            exported.config.data.tokenizer, exported.tokenizer_fingerprint, folder
+        tokenizer=load_tokenizer(
+            exported.config.data.tokenizer, exported.tokenizer_fingerprint
         ),
         step=exported.step,
         refused=(),
@@ -165,20 +164,3 @@ def _abstract_model(config: ModelConfig) -> tuple[PyTree, PyTree]:
         eqx.filter_eval_shape(build_model, config, key=jr.key(0)),
         lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
     )
-
-
-def _tokenizer(name: str, fingerprint: str | None, folder: str | Path) -> Tokenizer:
-    """The tokenizer of a name, which must be the one that the model was trained with.
-
-    Args:
-        name: As in `data.tokenizer`.
-        fingerprint: Of that tokenizer; None where it is not known.
-        folder: Of the model.
-    """
-    tokenizer = load_tokenizer(name)
-    if fingerprint not in (None, tokenizer.fingerprint):
-        raise CheckpointError(
-            f"the tokenizer {name} is not the one that the model of {folder} was "
-            "trained with (SHA-256). Put that one there again."
-        )
-    return tokenizer

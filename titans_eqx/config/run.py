@@ -1,5 +1,6 @@
 """The configuration of a training run: a model and everything around it."""
 
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -40,9 +41,10 @@ Paths = Annotated[str | tuple[str, ...] | None, BeforeValidator(_as_paths)]
 class DataConfig(Section):
     """Which text is read, and how it is cut."""
 
-    source: Literal["stdlib", "task"] = Field(
+    source: Literal["stdlib", "task", "shards"] = Field(
         default="stdlib",
-        description="Python's standard library's source (without path), or data.task",
+        description="Python's standard library's source (without path), data.task, or "
+        "shards: what titans-prepare wrote to path",
     )
     path: Paths = Field(
         default=None, description="training text: file, folder, glob or list of these"
@@ -64,7 +66,7 @@ class DataConfig(Section):
     tokenizer: str = Field(
         default="bytes",
         min_length=1,
-        description='"bytes", or the path of a tokenizer.json',
+        description='"bytes", or a tokenizer.json; "bytes" with shards: their own',
     )
     seed: Seed = Field(default=0, description="order of the training sequences")
     task: TaskConfig = Field(
@@ -75,6 +77,31 @@ class DataConfig(Section):
     def training_lengths(self) -> tuple[int, ...]:
         """Tokens in a sequence of step 0, 1, ...; then the first has its turn again."""
         return self.lengths or (self.seq_len,)
+
+    @property
+    def shard_folder(self) -> Path:
+        """The folder of `source = "shards"`."""
+        assert isinstance(self.path, str)
+        return Path(self.path).expanduser()
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> "DataConfig":
+        if self.source == "shards":
+            if not isinstance(self.path, str):
+                raise combination_error(
+                    'data.source = "shards" needs data.path = the one folder that '
+                    f"titans-prepare wrote, got {self.path!r}",
+                    "data.source",
+                    "data.path",
+                )
+            if self.eval_path is not None:
+                raise combination_error(
+                    'data.eval_path has no effect with data.source = "shards", which '
+                    "hold their own; leave it out",
+                    "data.source",
+                    "data.eval_path",
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_task(self) -> "DataConfig":
@@ -151,7 +178,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> "RunConfig":
         vocab_size = self.model.vocab_size
-        is_text = self.data.source != "task"
+        is_text = self.data.source == "stdlib"
         if is_text and self.data.tokenizer == "bytes" and vocab_size < BYTES_VOCAB_SIZE:
             raise combination_error(
                 f"model.vocab_size must be >= {BYTES_VOCAB_SIZE} with "

@@ -3,11 +3,13 @@
 from titans_eqx.data.compression import (
     compressed_bits_per_byte as compressed_bits_per_byte,
 )
+from titans_eqx.data.corpus import AbstractCorpus as AbstractCorpus
 from titans_eqx.data.corpus import Corpus as Corpus
 from titans_eqx.data.corpus import open_corpora as open_corpora
 from titans_eqx.data.dataset import TaskData as TaskData
 from titans_eqx.data.dataset import TextData as TextData
 from titans_eqx.data.dataset import open_dataset as open_dataset
+from titans_eqx.data.dataset import open_texts as open_texts
 from titans_eqx.data.documents import Document as Document
 from titans_eqx.data.documents import find_documents as find_documents
 from titans_eqx.data.errors import DataError as DataError
@@ -15,6 +17,10 @@ from titans_eqx.data.example import Dataset as Dataset
 from titans_eqx.data.example import Example as Example
 from titans_eqx.data.example import spread as spread
 from titans_eqx.data.loader import TrainBatches as TrainBatches
+from titans_eqx.data.preparation import PrepareSettings as PrepareSettings
+from titans_eqx.data.preparation import prepare as prepare
+from titans_eqx.data.shard_folder import ShardCorpus as ShardCorpus
+from titans_eqx.data.shard_folder import open_shards as open_shards
 from titans_eqx.data.split import split_documents as split_documents
 from titans_eqx.data.synthetic import Task as Task
 from titans_eqx.data.synthetic import TaskExamples as TaskExamples

@@ -1,5 +1,6 @@
 """Corpus: documents as one stream of tokens that need not fit in memory."""
 
+import abc
 import hashlib
 import json
 import math
@@ -7,26 +8,65 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from titans_eqx.data.documents import Document, TextPaths, find_documents
+from titans_eqx.data.documents import Document, TextPaths
 from titans_eqx.data.errors import DataError
-from titans_eqx.data.split import split_documents
+from titans_eqx.data.shard import Shard
+from titans_eqx.data.split import find_texts
 from titans_eqx.data.stream import FileRange, TokenStream
 from titans_eqx.data.token_cache import cached_tokens
 from titans_eqx.data.tokenizer import ByteTokenizer, Tokenizer, token_dtype
 
 
-class Corpus:
-    """The tokens of some documents, with a separator between two of them.
-
-    Bytes are mapped from the documents themselves; ids of any other tokenizer come
-    from a flat file in the user's cache folder.
-    """
+class AbstractCorpus(abc.ABC):
+    """Texts as one stream of tokens, with a separator between two documents."""
 
     name: str  # what messages call it, such as "the training text"
-    documents: tuple[Document, ...]
-    n_tokens: int  # separators included
     n_bytes: int  # of raw text, without separators
-    fingerprint: str  # hash of the documents' names and sizes and of the tokenizer
+    fingerprint: str  # equal for two corpora only if they have the same tokens
+    tokenizer_fingerprint: str
+    vocab_size: int  # of the tokenizer
+    _stream: TokenStream
+
+    @property
+    def n_tokens(self) -> int:
+        """Separators included."""
+        return self._stream.n_tokens
+
+    @property
+    @abc.abstractmethod
+    def document_starts(self) -> np.ndarray:
+        """Index of the first token of each document, then `n_tokens`; int64.
+
+        Raises:
+            DataError: If a file vanished, was changed or cannot be read.
+        """
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Copy the tokens from `start` to before `stop`, as the tokenizer's dtype.
+
+        Raises:
+            IndexError: If the range is not inside the corpus.
+            DataError: If a file vanished, shrank or cannot be read.
+        """
+        return self._stream.read(start, stop)
+
+    def bits_per_byte(self, loss: float) -> float:
+        """A loss in nats per token as bits for each byte that the tokens stand for.
+
+        It can be compared between tokenizers and with compressors.
+        """
+        return loss / math.log(2.0) * self.n_tokens / self.n_bytes
+
+
+class Corpus(AbstractCorpus):
+    """The tokens of documents that are there.
+
+    Bytes are mapped from the documents themselves; ids of any other tokenizer come
+    from a shard in the user's cache folder. The fingerprint is a hash of the documents'
+    names and sizes and of the tokenizer.
+    """
+
+    documents: tuple[Document, ...]
 
     def __init__(
         self,
@@ -44,37 +84,33 @@ class Corpus:
             raise DataError(f"{name} has no documents")
         self.name = name
         self.documents = documents
+        dtype = token_dtype(tokenizer.vocab_size)
+        self._shard: Shard | None = None
         if isinstance(tokenizer, ByteTokenizer):
             ranges = [
                 FileRange(path=one.path, offset=one.offset, length=one.length)
                 for one in documents
             ]
+            separator = tokenizer.separator
+            self._stream = TokenStream(ranges, dtype=dtype, separator=separator)
         else:
-            ranges = [cached_tokens(documents, tokenizer)]
-        self._stream = TokenStream(
-            ranges,
-            dtype=token_dtype(tokenizer.vocab_size),
-            separator=tokenizer.separator,
-        )
-        self.n_tokens = self._stream.n_tokens
+            self._shard = cached_tokens(documents, tokenizer)
+            self._stream = TokenStream([self._shard.tokens], dtype=dtype)
         self.n_bytes = sum(one.length for one in documents)
         self.fingerprint = _fingerprint(documents, tokenizer)
+        self.tokenizer_fingerprint = tokenizer.fingerprint
+        self.vocab_size = tokenizer.vocab_size
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Copy the tokens from `start` to before `stop`, as the tokenizer's dtype.
+    @property
+    def document_starts(self) -> np.ndarray:
+        """Index of the first token of each document, then `n_tokens`; int64.
 
         Raises:
-            IndexError: If the range is not inside the corpus.
-            DataError: If a file vanished, shrank or cannot be read.
+            DataError: If a file vanished, was changed or cannot be read.
         """
-        return self._stream.read(start, stop)
-
-    def bits_per_byte(self, loss: float) -> float:
-        """A loss in nats per token as bits for each byte that the tokens stand for.
-
-        It can be compared between tokenizers and with compressors.
-        """
-        return loss / math.log(2.0) * self.n_tokens / self.n_bytes
+        shard = self._shard
+        starts = self._stream.starts if shard is None else shard.document_starts
+        return np.append(starts, self.n_tokens)
 
     def text_bytes(self) -> Iterator[bytes]:
         """Yield the raw text in blocks of at most 1 MiB, `n_bytes` in all.
@@ -96,30 +132,19 @@ def open_corpora(
     """Open the training and the held-out corpus that a config names.
 
     Args:
-        source: "stdlib"; looked at only when `path` is None.
-        path: File, folder, glob, or a list of these.
-        eval_path: The held-out text in the same forms. Files that `path` names
-            too are taken out of training. None: split off by document.
-        eval_fraction: Share of the documents to hold out when `eval_path` is None.
+        source: As for `find_texts`.
+        path: The same.
+        eval_path: The same.
+        eval_fraction: The same.
         tokenizer: Of both corpora.
 
     Raises:
         DataError: If either side has no usable text.
     """
-    documents = find_documents(source, path)
-    if eval_path is None:
-        train, eval_documents = split_documents(documents, eval_fraction)
-    else:
-        eval_documents = find_documents(source, eval_path)
-        taken = {one.path.resolve() for one in eval_documents}
-        train = tuple(one for one in documents if one.path.resolve() not in taken)
-        if not train:
-            raise DataError(
-                "data.eval_path holds out every document; nothing is left to train on"
-            )
+    train, evaluated = find_texts(source, path, eval_path, eval_fraction)
     return (
         Corpus(train, tokenizer, name="the training text"),
-        Corpus(eval_documents, tokenizer, name="the held-out text"),
+        Corpus(evaluated, tokenizer, name="the held-out text"),
     )
 
 

@@ -6,13 +6,19 @@ from typing import Literal
 
 import jax
 
-from titans_eqx.config import ConfigError, RunConfig
-from titans_eqx.data.corpus import Corpus, open_corpora
+from titans_eqx.config import ConfigError, DataConfig, RunConfig
+from titans_eqx.data.corpus import AbstractCorpus, open_corpora
 from titans_eqx.data.example import Dataset as Dataset
 from titans_eqx.data.loader import TrainBatches
+from titans_eqx.data.shard_folder import open_shards
 from titans_eqx.data.synthetic import Task, TaskExamples
 from titans_eqx.data.tasks import build_task
-from titans_eqx.data.tokenizer import Tokenizer, load_tokenizer
+from titans_eqx.data.tokenizer import (
+    Tokenizer,
+    can_load_tokenizer,
+    load_tokenizer,
+    tokenizer_name,
+)
 from titans_eqx.data.windows import TextWindows
 
 
@@ -20,9 +26,9 @@ from titans_eqx.data.windows import TextWindows
 class TextData:
     """A text to train on and a text that is held out."""
 
-    tokenizer: Tokenizer
-    train_corpus: Corpus
-    eval_corpus: Corpus
+    tokenizer: Tokenizer | None  # None: of shards, without the package it needs
+    train_corpus: AbstractCorpus
+    eval_corpus: AbstractCorpus
     batches: TrainBatches
     eval_examples: Dataset
 
@@ -30,7 +36,7 @@ class TextData:
     def fingerprints(self) -> dict[str, str]:
         """What must stay the same when a run goes on."""
         return {
-            "tokenizer": self.tokenizer.fingerprint,
+            "tokenizer": self.train_corpus.tokenizer_fingerprint,
             "train": self.train_corpus.fingerprint,
             "eval": self.eval_corpus.fingerprint,
         }
@@ -40,6 +46,7 @@ class TextData:
         return (
             f"text        {self.train_corpus.n_bytes:,} bytes to train on, "
             f"{self.eval_corpus.n_bytes:,} held out"
+            f"{'' if self.tokenizer else ' (no tokenizer: no samples)'}"
         )
 
 
@@ -72,13 +79,32 @@ def open_dataset(config: RunConfig) -> TextData | TaskData:
     return _open_task(config) if config.data.source == "task" else _open_text(config)
 
 
+def open_texts(data: DataConfig) -> tuple[AbstractCorpus, AbstractCorpus]:
+    """Open the training and the held-out text that a config names.
+
+    Raises:
+        DataError: If either has no usable text, or a tokenizer cannot be used.
+    """
+    if data.source == "shards":
+        return open_shards(data.shard_folder)
+    return open_corpora(
+        data.source,
+        data.path,
+        data.eval_path,
+        data.eval_fraction,
+        load_tokenizer(data.tokenizer),
+    )
+
+
 def _open_text(config: RunConfig) -> TextData:
     data = config.data
-    tokenizer = load_tokenizer(data.tokenizer)
-    _check_vocabulary(config, tokenizer.vocab_size, f"the tokenizer {data.tokenizer}")
-    train, evaluated = open_corpora(
-        data.source, data.path, data.eval_path, data.eval_fraction, tokenizer
-    )
+    train, evaluated = open_texts(data)
+    fingerprint = train.tokenizer_fingerprint
+    name = tokenizer_name(data, fingerprint)
+    # Shards need none; where one can be had, samples are written.
+    is_there = data.source != "shards" or can_load_tokenizer(name)
+    tokenizer = load_tokenizer(name, fingerprint) if is_there else None
+    _check_vocabulary(config, train.vocab_size, f"the tokenizer {name}")
     windows = [TextWindows(train, length) for length in data.training_lengths]
     return TextData(
         tokenizer=tokenizer,

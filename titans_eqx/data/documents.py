@@ -71,6 +71,25 @@ class Document:
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
 
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the text in blocks that end with a line, or at least a character.
+
+        So a tokenizer, given one after the other, sees no word cut in two. A block is
+        longer than 1 MiB only where a line begins before it.
+
+        Raises:
+            DataError: If the file vanished, shrank or cannot be read.
+        """
+        rest = b""
+        for chunk in self.chunks():
+            rest += chunk
+            cut = rest.rfind(b"\n") + 1 or _last_character_start(rest)
+            if cut:
+                yield rest[:cut]
+                rest = rest[cut:]
+        if rest:
+            yield rest
+
 
 def find_documents(source: str, path: TextPaths | None = None) -> tuple[Document, ...]:
     """Find the documents that a config names, sorted by name.
@@ -216,6 +235,13 @@ def _text_documents(
             name = path.relative_to(root).as_posix()
             documents.append(Document(name=name, path=path, offset=0, length=length))
     return documents
+
+
+def _last_character_start(text: bytes) -> int:
+    start = len(text) - 1
+    while start > max(0, len(text) - 4) and text[start] & 0xC0 == 0x80:
+        start -= 1
+    return start
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -8,13 +8,44 @@ empty, as it may with few documents, does the choice look at all of them.
 import hashlib
 from typing import Final
 
-from titans_eqx.data.documents import Document
+from titans_eqx.data.documents import Document, TextPaths, find_documents
 from titans_eqx.data.errors import DataError
 from titans_eqx.files import open_regular
 
 _MAX_CHARACTER_BYTES: Final = 4
 
 Documents = tuple[Document, ...]
+
+
+def find_texts(
+    source: str,
+    path: TextPaths | None,
+    eval_path: TextPaths | None,
+    eval_fraction: float,
+) -> tuple[Documents, Documents]:
+    """Find the training and the held-out documents that a config names.
+
+    Args:
+        source: "stdlib"; looked at only when `path` is None.
+        path: File, folder, glob, or a list of these.
+        eval_path: The held-out text in the same forms. Files that `path` names
+            too are taken out of training. None: split off by document.
+        eval_fraction: Share of the documents to hold out when `eval_path` is None.
+
+    Raises:
+        DataError: If either side has no usable text.
+    """
+    documents = find_documents(source, path)
+    if eval_path is None:
+        return split_documents(documents, eval_fraction)
+    held_out = find_documents(source, eval_path)
+    taken = {one.path.resolve() for one in held_out}
+    train = tuple(one for one in documents if one.path.resolve() not in taken)
+    if not train:
+        raise DataError(
+            "data.eval_path holds out every document; nothing is left to train on"
+        )
+    return train, held_out
 
 
 def split_documents(

@@ -29,20 +29,33 @@ class FileRange:
 
 
 class TokenStream:
-    """Ranges of files in order, with one separator token between two neighbours."""
+    """Ranges of files in order."""
 
     n_tokens: int
+    starts: np.ndarray  # index of the first token of each range, int64
 
     def __init__(
-        self, ranges: Sequence[FileRange], *, dtype: np.dtype, separator: int
+        self,
+        ranges: Sequence[FileRange],
+        *,
+        dtype: np.dtype,
+        separator: int | None = None,
     ) -> None:
-        """Lay out the stream of at least one range; opens no file."""
+        """Lay out the stream of at least one range; opens no file.
+
+        Args:
+            ranges: Where the tokens are.
+            dtype: Of the tokens.
+            separator: A token put between two neighbours; None puts none.
+        """
         lengths = np.array([one.length for one in ranges], dtype=np.int64)
         self._ranges = tuple(ranges)
-        self._ends = np.cumsum(lengths) + np.arange(len(ranges))
-        self._starts = self._ends - lengths
+        self._ends = np.cumsum(lengths)
+        if separator is not None:
+            self._ends += np.arange(len(ranges))
+        self.starts = self._ends - lengths
         self._dtype = dtype
-        self._separator = separator
+        self._separator = 0 if separator is None else separator
         self._map: Callable[[FileRange], np.memmap] = functools.lru_cache(
             maxsize=MAX_MAPPED_FILES
         )(functools.partial(_map_range, dtype=dtype))
@@ -60,9 +73,9 @@ class TokenStream:
                 f"tokens {start} to {stop} are not inside a stream of {self.n_tokens}"
             )
         tokens = np.full(stop - start, self._separator, dtype=self._dtype)
-        index = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while index < len(self._ranges) and self._starts[index] < stop:
-            range_start = int(self._starts[index])
+        index = int(np.searchsorted(self.starts, start, side="right")) - 1
+        while index < len(self._ranges) and self.starts[index] < stop:
+            range_start = int(self.starts[index])
             first = max(start, range_start)
             last = min(stop, int(self._ends[index]))
             if first < last:

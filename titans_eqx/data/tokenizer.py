@@ -1,6 +1,7 @@
 """Tokenizers: from the bytes of a text to token ids and back."""
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from titans_eqx.config import DataConfig
+from titans_eqx.data.byte_level import byte_vocabulary
 from titans_eqx.data.errors import DataError
 from titans_eqx.files import read_regular
 
+TOKENIZER: Final = "tokenizer.json"
 BYTE_VALUES: Final = 256
 MAX_TOKENIZER_BYTES: Final = 256 * 2**20
 END_TOKENS: Final = (
@@ -89,8 +93,9 @@ class ByteTokenizer:
 class FileTokenizer:
     """A `tokenizer.json` of the Hugging Face `tokenizers` library (extra `text`).
 
-    Text that is not UTF-8 is read with replacement characters. The separator is
-    the tokenizer's end-of-text id where it has one by a usual name, otherwise 0.
+    Any bytes come back from a byte-level vocabulary; with others, what is not UTF-8 is
+    read as replacement characters. The separator is the tokenizer's end-of-text id
+    where it has one by a usual name, otherwise 0.
     """
 
     vocab_size: int
@@ -116,30 +121,77 @@ class FileTokenizer:
         self.separator = next(known, 0)
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.file_content = content
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._byte_vocabulary = byte_vocabulary(
+            content, vocabulary, {one.content for one in added}
+        )
 
     def encode(self, text: bytes) -> np.ndarray:
         """Turn text into ids, adding no special tokens."""
-        decoded = text.decode("utf-8", errors="replace")
-        ids = self._tokenizer.encode(decoded, add_special_tokens=False).ids
-        return np.asarray(ids, dtype=token_dtype(self.vocab_size))
+        if self._byte_vocabulary is None:
+            return self._encode_text(text.decode("utf-8", errors="replace"))
+        dtype = token_dtype(self.vocab_size)
+        parts = [
+            self._encode_text(part) if isinstance(part, str) else part.astype(dtype)
+            for part in self._byte_vocabulary.split(text)
+        ]
+        return np.concatenate([np.zeros(0, dtype), *parts])
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Turn ids into text, special tokens included."""
-        values = [int(value) for value in np.asarray(ids).reshape(-1)]
-        return self._tokenizer.decode(values, skip_special_tokens=False)
+        values = np.asarray(ids, np.int64).reshape(-1)
+        if self._byte_vocabulary is not None:
+            return self.decode_bytes(values).decode("utf-8", errors="replace")
+        return self._tokenizer.decode(values.tolist(), skip_special_tokens=False)
 
     def decode_bytes(self, ids: np.ndarray) -> bytes:
-        """Turn ids into UTF-8 text."""
+        """Turn ids into the bytes they stand for; UTF-8 if they are not byte-level."""
+        if self._byte_vocabulary is not None:
+            return self._byte_vocabulary.decode(ids)
         return self.decode(ids).encode()
 
+    def _encode_text(self, text: str) -> np.ndarray:
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return np.asarray(ids, dtype=token_dtype(self.vocab_size))
 
-def load_tokenizer(name: str) -> Tokenizer:
-    """Make the tokenizer that a config names: "bytes", or a path of a tokenizer.json.
+
+def load_tokenizer(name: str, fingerprint: str | None = None) -> Tokenizer:
+    """Make a tokenizer: "bytes", or the path of a tokenizer.json.
+
+    Args:
+        name: One of these.
+        fingerprint: What it has to have; None for any.
 
     Raises:
-        DataError: If the file cannot be used as a tokenizer.
+        DataError: If the file cannot be used as a tokenizer, or is another one.
     """
-    return ByteTokenizer() if name == "bytes" else FileTokenizer(name)
+    tokenizer = ByteTokenizer() if name == "bytes" else FileTokenizer(name)
+    if fingerprint not in (None, tokenizer.fingerprint):
+        raise DataError(
+            f"the tokenizer {name} is not the one that the tokens were made with "
+            "(SHA-256); put that one there"
+        )
+    return tokenizer
+
+
+def tokenizer_name(data: DataConfig, fingerprint: str | None) -> str:
+    """What `load_tokenizer` is to load for the text that a config names.
+
+    Args:
+        data: The config.
+        fingerprint: Of the tokenizer, where it is known. That of shards is the
+            tokenizer.json beside them, unless data.tokenizer names another file.
+    """
+    is_named = data.source != "shards" or data.tokenizer != "bytes"
+    if is_named or fingerprint == ByteTokenizer.fingerprint:
+        return data.tokenizer
+    return str(Path(data.shard_folder) / TOKENIZER)
+
+
+def can_load_tokenizer(name: str) -> bool:
+    """Whether the file and the package that a tokenizer needs are there."""
+    is_file = os.path.exists(name) and importlib.util.find_spec("tokenizers")
+    return name == "bytes" or bool(is_file)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

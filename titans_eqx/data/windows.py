@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from titans_eqx.data.corpus import Corpus
+from titans_eqx.data.corpus import AbstractCorpus
 from titans_eqx.data.errors import DataError
 from titans_eqx.data.example import Example, check_index
 
@@ -14,7 +14,7 @@ class TextWindows:
     last stretch shorter than a window is left out.
     """
 
-    def __init__(self, corpus: Corpus, seq_len: int) -> None:
+    def __init__(self, corpus: AbstractCorpus, seq_len: int) -> None:
         """Cut a corpus into windows of `seq_len` predicted tokens.
 
         Raises:

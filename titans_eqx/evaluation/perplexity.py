@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from titans_eqx.config import RunConfig
-from titans_eqx.data import TextWindows, load_tokenizer, open_corpora, spread
+from titans_eqx.data import TextWindows, open_texts, spread
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.scorer import Scorer
@@ -44,13 +44,7 @@ def perplexity(
         raise UserError(
             "the run was trained on a task, not on a text; measure recall instead."
         )
-    _, text = open_corpora(
-        data.source,
-        data.path,
-        data.eval_path,
-        data.eval_fraction,
-        load_tokenizer(data.tokenizer),
-    )
+    _, text = open_texts(data)
     length = settings.length or data.seq_len
     examples = spread(TextWindows(text, length), settings.n_examples)
     losses = np.stack([scores.loss for scores in scorer(examples)])

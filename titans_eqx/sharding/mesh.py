@@ -32,10 +32,11 @@ def use_all_cpu_cores() -> None:
     """
     is_set = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not is_set and jax.config.jax_num_cpu_devices < 0:  # type: ignore[attr-defined]
-        jax.config.update("jax_num_cpu_devices", _usable_cores())
+        jax.config.update("jax_num_cpu_devices", usable_cores())
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
     # Only Linux says which cores this process may use, such as those of a container.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -262,7 +262,7 @@ class _Run:
 
     def sample(self) -> None:
         """Let the model continue a passage of the eval text."""
-        if not isinstance(self.data, TextData):
+        if not isinstance(self.data, TextData) or self.data.tokenizer is None:
             return
         with self.display.phase("writing a sample"):
             text = write_sample(self.context, self.data, self.state, self.step)
@@ -284,7 +284,7 @@ class _Run:
         examples = [self.data.eval_examples[i] for i in range(count)]
         record = {"step": self.step} | self.evaluate(examples)
         self.output.record(record)
-        if not isinstance(self.data, TextData):
+        if not isinstance(self.data, TextData) or self.data.tokenizer is None:
             return
         ids = np.concatenate([example["targets"] for example in examples])
         others = compressed_bits_per_byte([self.data.tokenizer.decode_bytes(ids)])

@@ -26,7 +26,7 @@ def write_sample(
 
     Args:
         context: The run.
-        data: Its texts.
+        data: Its texts, with a tokenizer.
         state: The model.
         step: Decides, with the seed of the run, what is drawn.
 
@@ -46,4 +46,5 @@ def write_sample(
         key=jr.fold_in(jr.key(train.seed), step),
         sampling=SAMPLE_SAMPLING,
     )
+    assert data.tokenizer is not None
     return data.tokenizer.decode(np.concatenate([prompt, np.asarray(tokens)]))

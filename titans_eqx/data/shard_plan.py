@@ -1,0 +1,69 @@
+"""Which text goes into which shard, whoever encodes it."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+from titans_eqx.data.documents import Document
+from titans_eqx.data.errors import DataError
+from titans_eqx.data.shard import Piece
+from titans_eqx.files import open_regular
+
+MAX_LINE_BYTES: Final = 2**16  # that are looked through for the end of a line
+
+
+def plan_shards(
+    documents: Sequence[Document], shard_bytes: int
+) -> list[tuple[Piece, ...]]:
+    """Which text goes into which shard.
+
+    Args:
+        documents: In order.
+        shard_bytes: A shard is full once it has so many bytes of text. A document that
+            is longer is cut, after a line.
+
+    Raises:
+        DataError: If a document cannot be read.
+    """
+    shards: list[list[Piece]] = []
+    room = 0
+    for index, document in enumerate(documents):
+        start = 0
+        while start < document.length:
+            if room <= 0:
+                shards.append([])
+                room = shard_bytes
+            stop = document.length
+            if stop > shard_bytes and start + room < stop:
+                stop = _line_end(document, start + room)
+            text = Document(
+                name=document.name,
+                path=document.path,
+                offset=document.offset + start,
+                length=stop - start,
+            )
+            is_end = stop == document.length
+            piece = Piece(
+                text=text,
+                is_start=start == 0,
+                is_separated=is_end and index < len(documents) - 1,
+            )
+            shards[-1].append(piece)
+            room -= text.length
+            start = stop
+    return [tuple(pieces) for pieces in shards]
+
+
+def _line_end(document: Document, position: int) -> int:
+    """Where the line ends that a position is in; where the character does, if long."""
+    try:
+        with open_regular(document.path) as file:
+            file.seek(document.offset + position)
+            following = file.read(MAX_LINE_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {document.path}: {error.strerror}") from error
+    to_line = following.find(b"\n") + 1
+    if to_line == 0:
+        continuation = itertools.takewhile(lambda x: x & 0xC0 == 0x80, following[:3])
+        to_line = len(list(continuation))
+    return min(position + to_line, document.length)
