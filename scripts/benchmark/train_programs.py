@@ -17,12 +17,8 @@ from titans_eqx.sharding.parameters import shardings
 from titans_eqx.training.context import run_mesh
 from titans_eqx.training.loss import Batch
 from titans_eqx.training.optimizer import build_optimizer
-from titans_eqx.training.step import (
-    Static,
-    TrainState,
-    build_train_step,
-    init_train_state,
-)
+from titans_eqx.training.state import Static, TrainState, init_train_state
+from titans_eqx.training.step import build_train_step
 
 
 def train_program(case: Case) -> Program:

@@ -5,7 +5,8 @@ import pytest
 
 from tests.models.small import VOCAB, small_config, small_model
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
-from titans_eqx.training.step import build_train_step, init_train_state
+from titans_eqx.training.state import init_train_state
+from titans_eqx.training.step import build_train_step
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "double_precision")
 

@@ -21,11 +21,8 @@ from titans_eqx.nn.tree import n_bytes
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh
 from titans_eqx.sharding.parameters import shardings
 from titans_eqx.training.footprint import footprint
-from titans_eqx.training.step import (
-    build_eval_step,
-    build_train_step,
-    init_train_state,
-)
+from titans_eqx.training.state import init_train_state
+from titans_eqx.training.step import build_eval_step, build_train_step
 
 pytestmark = [
     pytest.mark.usefixtures("optax_promotion", "double_precision"),

@@ -240,6 +240,12 @@ def test_changed_model_is_refused_by_key(changes_of, key, value, message):
         changes_of(**{key: value})
 
 
+def test_what_was_not_saved_cannot_be_switched_on(changes_of):
+    message = "train.ema_decay was off when the checkpoint .* train.init_from = this"
+    with pytest.raises(CheckpointError, match=message):
+        changes_of(train__ema_decay=0.9)
+
+
 def test_changed_text_is_refused(changes_of, small_config, tmp_path):
     text = Path(small_config().data.path).read_text()
     other = tmp_path / "text.py"

@@ -7,7 +7,8 @@ import pytest
 
 from titans_eqx.sharding.mesh import build_mesh
 from titans_eqx.training.spikes import SpikeStatistics
-from titans_eqx.training.step import build_train_step, init_train_state
+from titans_eqx.training.state import init_train_state
+from titans_eqx.training.step import build_train_step
 
 SIGMAS, WINDOW = 3.0, 5
 

@@ -13,13 +13,8 @@ from titans_eqx.models import Backbone, build_model
 from titans_eqx.models.build import build_backbone
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
 from titans_eqx.training.loss import batch_loss
-from titans_eqx.training.step import (
-    TrainState,
-    assemble,
-    build_eval_step,
-    build_train_step,
-    init_train_state,
-)
+from titans_eqx.training.state import TrainState, assemble, init_train_state
+from titans_eqx.training.step import build_eval_step, build_train_step
 
 pytestmark = [
     pytest.mark.usefixtures("optax_promotion", "double_precision"),

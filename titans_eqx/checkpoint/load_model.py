@@ -69,7 +69,11 @@ class LoadedModel:
 
 
 def load_model(
-    run_dir: str | Path, *, step: int | None = None, require_text: bool = False
+    run_dir: str | Path,
+    *,
+    step: int | None = None,
+    require_text: bool = False,
+    average: bool = True,
 ) -> LoadedModel:
     """Load a model of a run, which may still be training, or an exported one.
 
@@ -77,6 +81,8 @@ def load_model(
         run_dir: The folder of the run, or one that a model was exported to.
         step: Of which checkpoint; None for the latest that is undamaged.
         require_text: Refuse a model whose tokens do not stand for text.
+        average: Take the average of the weights where the run keeps one, which is what
+            it evaluates (`train.ema_decay`); otherwise the weights themselves.
 
     Returns:
         The model, on the first device.
@@ -91,7 +97,7 @@ def load_model(
     loaded = (
         _load_exported(Path(run_dir), step)
         if is_exported(run_dir)
-        else _load_run(run_dir, step)
+        else _load_run(run_dir, step, average=average)
     )
     if require_text and not loaded.reads_text:
         raise CheckpointError(
@@ -108,7 +114,7 @@ def warn_of_damage(loaded: LoadedModel) -> None:
         click.echo(f"warning: {line}; using step {loaded.step}", err=True)
 
 
-def _load_run(run_dir: str | Path, step: int | None) -> LoadedModel:
+def _load_run(run_dir: str | Path, step: int | None, *, average: bool) -> LoadedModel:
     folder = find_checkpoints(run_dir)
     unsaved = NoCheckpointError(f"the run {run_dir} has not saved a checkpoint yet.")
     with Checkpoints(folder, read_only=True) as checkpoints:
@@ -116,10 +122,11 @@ def _load_run(run_dir: str | Path, step: int | None) -> LoadedModel:
             raise unsaved
         config = saved_config(checkpoints.read_metadata(step)[1])
         template, static = _abstract_model(config.model)
+        item = "average" if average and config.train.ema_decay > 0 else "model"
         if step is None:
-            restored = checkpoints.restore_latest({"model": template})
+            restored = checkpoints.restore_latest({item: template})
         else:
-            restored = checkpoints.restore(step, {"model": template})
+            restored = checkpoints.restore(step, {item: template})
     if restored is None:
         raise unsaved
     # Of the step that was read, which need not be the one whose metadata came first.
@@ -131,7 +138,7 @@ def _load_run(run_dir: str | Path, step: int | None) -> LoadedModel:
     fingerprint = saved_fingerprints(restored.metadata).get("tokenizer")
     name = tokenizer_name(restored_config.data, fingerprint)
     return LoadedModel(
-        model=eqx.combine(restored.items["model"], static),
+        model=eqx.combine(restored.items[item], static),
         config=restored_config,
         tokenizer=load_tokenizer(name, fingerprint),
         step=restored.step,

@@ -14,6 +14,8 @@ FORMAT: Final = 4  # of the whole checkpoint; since 4 the arrays have checksums
 BEFORE_VERSIONS: Final = "0.1"  # wrote formats 1 and 2, which do not name it
 # Of the config: says where a run trains, not what; it may go on elsewhere.
 PLACES: Final = frozenset({"mesh", "distributed"})
+# Keys that cannot be switched on within a run: what they add was not saved.
+SAVED_WITH: Final = ("train.ema_decay",)
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
 
 
@@ -61,8 +63,8 @@ def check_resumable(
         One line for each key that has changed and may change.
 
     Raises:
-        CheckpointError: If the model or the texts differ, or the checkpoint is of
-            another format.
+        CheckpointError: If the model or the texts differ, a key was switched on whose
+            part of the state was not saved, or the checkpoint is of another format.
     """
     parsed = _parse(saved)
     before, now = (
@@ -76,6 +78,14 @@ def check_resumable(
             "the checkpoint in the run folder is of another model: "
             f"{'; '.join(model_changes)}. Use --fresh or another --run-dir."
         )
+    for key in SAVED_WITH:
+        section, name = key.split(".")
+        if now[section][name] and not before[section][name]:
+            raise CheckpointError(
+                f"{key} was off when the checkpoint in the run folder was saved, and "
+                "what it needs is not there. Switch it off, or start another "
+                "--run-dir with train.init_from = this one."
+            )
     for name, fingerprint in fingerprints.items():
         if parsed.fingerprints.get(name) != fingerprint:
             raise CheckpointError(

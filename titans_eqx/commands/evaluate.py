@@ -67,6 +67,7 @@ WITHOUT_EFFECT: Final = {
 def main(
     run_dir: Path,
     step: int | None,
+    average: bool,
     task: str,
     lengths: tuple[int, ...],
     pairs: tuple[int, ...],
@@ -108,4 +109,11 @@ def main(
             settings = NeedleSettings(
                 lengths=lengths, depths=depths, seed=seed or 0, **common
             )
-    evaluate(run_dir, settings, out, step=step, with_picture=not no_picture)
+    evaluate(
+        run_dir,
+        settings,
+        out,
+        step=step,
+        average=average,
+        with_picture=not no_picture,
+    )

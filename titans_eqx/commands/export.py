@@ -15,7 +15,7 @@ from titans_eqx.terminal import phase
 @command()
 @trained_run
 @click.option("--out", required=True, type=Path, help="New folder.")
-def main(run_dir: Path, step: int | None, out: Path) -> None:
+def main(run_dir: Path, step: int | None, average: bool, out: Path) -> None:
     """Write weights (safetensors), config and tokenizer of a run to a new folder.
 
     What reads a run reads such a folder too, and train.init_from starts from it.
@@ -25,7 +25,7 @@ def main(run_dir: Path, step: int | None, out: Path) -> None:
     with loading():
         from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
     with phase("loading the model"):
-        loaded = load_model(run_dir, step=step)
+        loaded = load_model(run_dir, step=step, average=average)
     warn_of_damage(loaded)
     with phase("writing"):
         loaded.export(out)

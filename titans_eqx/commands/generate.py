@@ -34,6 +34,7 @@ from titans_eqx.terminal import phase
 def main(
     run_dir: Path,
     step: int | None,
+    average: bool,
     prompt: str | None,
     prompt_file: Path | None,
     read_file: Path | None,
@@ -82,7 +83,7 @@ def main(
         from titans_eqx.commands.to_tokens import to_token
         from titans_eqx.generation import Sampling
     with phase("loading the model", console=console):
-        loaded = load_model(run_dir, step=step, require_text=True)
+        loaded = load_model(run_dir, step=step, average=average, require_text=True)
     warn_of_damage(loaded)
     sampling = Sampling(
         temperature=temperature,

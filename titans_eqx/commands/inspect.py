@@ -29,7 +29,12 @@ TOKENS: Final = "tokens.jsonl"
 )
 @click.option("--no-picture", is_flag=True, help="Write numbers only.")
 def main(
-    run_dir: Path, step: int | None, text: Path, out: Path | None, no_picture: bool
+    run_dir: Path,
+    step: int | None,
+    average: bool,
+    text: Path,
+    out: Path | None,
+    no_picture: bool,
 ) -> None:
     """Record what the memories of a trained model do while it reads a text.
 
@@ -37,11 +42,17 @@ def main(
     surprise, gates and memory norm) and picture.png.
     """
     out = out or run_dir / "inspection" / text.stem
-    inspect(run_dir, text, out, step=step, with_picture=not no_picture)
+    inspect(run_dir, text, out, step=step, average=average, with_picture=not no_picture)
 
 
 def inspect(
-    run_dir: Path, text: Path, out: Path, *, step: int | None, with_picture: bool
+    run_dir: Path,
+    text: Path,
+    out: Path,
+    *,
+    step: int | None,
+    average: bool = True,
+    with_picture: bool,
 ) -> None:
     """Inspect a text and write the results into a new folder.
 
@@ -61,7 +72,7 @@ def inspect(
     if with_picture:
         require_plots()
     with phase("loading the model"):
-        loaded = load_model(run_dir, step=step, require_text=True)
+        loaded = load_model(run_dir, step=step, average=average, require_text=True)
     warn_of_damage(loaded)
     if set(loaded.config.model.blocks) == {"transformer"}:
         raise UserError(f"the model of {run_dir} has no memory to look into.")

@@ -7,7 +7,12 @@ import click
 
 
 def trained_run(body: Callable[..., None]) -> Callable[..., None]:
-    """Add `--run` (parameter `run_dir`) and `--step` to a command."""
+    """Add `--run` (parameter `run_dir`), `--step` and `--average` to a command."""
+    average = click.option(
+        "--average/--no-average",
+        default=True,
+        help="Read the average of the weights, if the run has one (train.ema_decay).",
+    )
     step = click.option(
         "--step",
         type=click.IntRange(min=0),
@@ -20,4 +25,4 @@ def trained_run(body: Callable[..., None]) -> Callable[..., None]:
         type=Path,
         help="Folder of the run, or of an exported model.",
     )
-    return run(step(body))
+    return run(step(average(body)))

@@ -47,6 +47,12 @@ class TrainConfig(Section):
         default="float32",
         description="mixed: products in bfloat16; weights, memories, loss in float32",
     )
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="of the average of the weights that is evaluated; 0 = no average",
+    )
     eval_every: Steps = Field(
         default=200, description="steps between evaluations; 0 = never"
     )

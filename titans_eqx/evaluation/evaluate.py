@@ -34,6 +34,7 @@ def evaluate(
     out: Path | None,
     *,
     step: int | None = None,
+    average: bool = True,
     with_picture: bool,
 ) -> Table:
     """Measure a model of a run, show and write the table.
@@ -43,6 +44,7 @@ def evaluate(
         settings: Their type decides what is measured.
         out: New folder for the results; None for one in the run's folder.
         step: Of which checkpoint; None for the latest that is undamaged.
+        average: Whether to take the average of the weights; see `load_model`.
         with_picture: Whether to draw.
 
     Raises:
@@ -53,7 +55,7 @@ def evaluate(
     if out is not None:
         _probe(out)
     with phase("loading the model"):
-        loaded = load_model(run_dir, step=step)
+        loaded = load_model(run_dir, step=step, average=average)
     warn_of_damage(loaded)
     if out is None:
         out = evaluation_dir(run_dir, settings, loaded.step)

@@ -23,13 +23,8 @@ from titans_eqx.training.footprint import (
 )
 from titans_eqx.training.loss import language_model_loss
 from titans_eqx.training.optimizer import build_optimizer
-from titans_eqx.training.step import (
-    Static,
-    TrainState,
-    TrainStep,
-    build_train_step,
-    init_train_state,
-)
+from titans_eqx.training.state import Static, TrainState, init_train_state
+from titans_eqx.training.step import TrainStep, build_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +67,8 @@ class TrainContext:
 
         def init() -> tuple[TrainState, Static]:
             model = build_model(config.model, key=jr.key(config.train.seed))
-            return init_train_state(model, optimizer)
+            averages = config.train.ema_decay > 0
+            return init_train_state(model, optimizer, averages=averages)
 
         # Traced rather than run: drawing the weights op by op would take many small
         # programs.
@@ -94,6 +90,7 @@ class TrainContext:
                 ),
                 accumulate=config.train.accumulate,
                 remat=config.train.remat,
+                ema_decay=config.train.ema_decay,
                 spike_sigmas=config.optimizer.spike_sigmas,
                 spike_window=config.optimizer.spike_window,
             ),

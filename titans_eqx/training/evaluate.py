@@ -11,7 +11,8 @@ from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.processes import on_host
 from titans_eqx.training.context import TrainContext
 from titans_eqx.training.loss import Batch
-from titans_eqx.training.step import SequenceSums, TrainState
+from titans_eqx.training.state import TrainState
+from titans_eqx.training.step import SequenceSums
 
 
 @dataclass(frozen=True, kw_only=True)

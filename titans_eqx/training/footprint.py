@@ -15,17 +15,19 @@ from titans_eqx.errors import UserError
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.parameters import device_bytes, shardings
-from titans_eqx.training.step import TrainState, TrainStep
+from titans_eqx.training.state import TrainState
+from titans_eqx.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
     """Bytes on one device while a step runs.
 
-    Counted are the parameters, frozen ones included, the optimizer's state, and what
-    the step makes of them: activations kept for the backward pass, the states of the
-    memories and gradients. Not counted are the compiler, the text, evaluations, and the
-    copy of the state that is made for a checkpoint.
+    Counted are the parameters, frozen ones included, the optimizer's state with the
+    average of the parameters, and what the step makes of them: activations kept for the
+    backward pass, the states of the memories and gradients. Not counted are the
+    compiler, the text, evaluations, and the copy of the state that is made for a
+    checkpoint.
     """
 
     parameters: int
@@ -67,7 +69,7 @@ def least_footprint(state: TrainState, mesh: Mesh) -> Footprint:
     """What any step needs, before one is traced: no activations, only gradients."""
     return Footprint(
         parameters=device_bytes((state.parameters, state.frozen), mesh),
-        optimizer=device_bytes(state.optimizer, mesh),
+        optimizer=device_bytes((state.optimizer, state.average), mesh),
         step=device_bytes(state.parameters, mesh),
     )
 

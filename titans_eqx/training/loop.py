@@ -30,11 +30,8 @@ from titans_eqx.training.run_output import RunOutput
 from titans_eqx.training.run_summary import run_summary
 from titans_eqx.training.sample import write_sample
 from titans_eqx.training.starting_weights import start_from
-from titans_eqx.training.step import (
-    StepMetrics,
-    TrainState,
-    build_eval_step,
-)
+from titans_eqx.training.state import TrainState
+from titans_eqx.training.step import StepMetrics, build_eval_step
 
 FINAL_EXAMPLES: Final = 1024  # of the evaluation at the end
 STOPPING: Final = "stopping after this step; again to quit now"
@@ -253,7 +250,9 @@ class _Run:
     def evaluate(self, examples: list[Example]) -> dict[str, float]:
         """Scores of the model as it is now on data that is not trained on."""
         with self.display.phase("evaluating"):
-            scores = evaluate(self.context, self.eval_step, self.state, examples)
+            scores = evaluate(
+                self.context, self.eval_step, self.state.evaluated(), examples
+            )
         record = {"eval_loss": scores.loss, "eval_accuracy": scores.accuracy}
         if isinstance(self.data, TextData):
             bits = self.data.eval_corpus.bits_per_byte(scores.loss)
@@ -265,7 +264,9 @@ class _Run:
         if not isinstance(self.data, TextData) or self.data.tokenizer is None:
             return
         with self.display.phase("writing a sample"):
-            text = write_sample(self.context, self.data, self.state, self.step)
+            text = write_sample(
+                self.context, self.data, self.state.evaluated(), self.step
+            )
         if text is not None:
             self.output.sample(self.step, text)
 

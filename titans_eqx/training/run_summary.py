@@ -7,7 +7,7 @@ import equinox as eqx
 from titans_eqx.nn.tree import n_bytes, n_elements
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.training.context import TrainContext
-from titans_eqx.training.step import assemble
+from titans_eqx.training.state import assemble
 
 
 def run_summary(context: TrainContext) -> list[str]:

@@ -12,7 +12,7 @@ from titans_eqx.data.example import spread
 from titans_eqx.generation import Sampling, generate
 from titans_eqx.sharding.processes import is_primary, on_first_device
 from titans_eqx.training.context import TrainContext
-from titans_eqx.training.step import TrainState
+from titans_eqx.training.state import TrainState
 
 PROMPT_LEN: Final = 64  # tokens of the eval text that a sample continues
 # A low temperature alone ends in long runs of spaces, a high one in noise.

@@ -9,7 +9,7 @@ from titans_eqx.checkpoint.checkpoints import CheckpointError
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.checkpoint.metadata import differences
 from titans_eqx.config import RunConfig
-from titans_eqx.training.step import TrainState
+from titans_eqx.training.state import TrainState
 
 
 def start_from(

@@ -1,6 +1,6 @@
 """One training step as one compiled function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -10,67 +10,26 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
-from titans_eqx.models.backbone import LayerStack
 from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED
-from titans_eqx.sharding.parameters import (
-    as_shards,
-    gather,
-    partition_specs,
-    shardings,
-    split_axes,
-)
+from titans_eqx.sharding.parameters import partition_specs, shardings
 from titans_eqx.sharding.varying import vary_over
 from titans_eqx.training.accumulate import in_microbatches
+from titans_eqx.training.average import add_to_average
 from titans_eqx.training.loss import (
     Batch,
     TokenLoss,
     batch_loss,
     language_model_loss,
 )
-from titans_eqx.training.optimizer import trainable
-from titans_eqx.training.spikes import SpikeStatistics
+from titans_eqx.training.state import Static, TrainState, whole_model
 
-Static: TypeAlias = PyTree
-"""What is left of a model without its arrays."""
 LossFn: TypeAlias = Callable[[Any, Batch], tuple[Float[Array, ""], Array]]
 """From a model and a batch to the sum of the losses and the number of scored tokens."""
 
 TrainStep: TypeAlias = jax.stages.Wrapped
 """From a state (donated) and a batch to the next state and the step's metrics."""
-
-
-class TrainState(eqx.Module):
-    """All that training changes; arrays only, so a checkpoint holds all of it."""
-
-    parameters: PyTree[Array]  # trainable half of the model
-    frozen: PyTree[Array]  # the other arrays, such as frozen initial memories
-    optimizer: PyTree[Array]
-    step: Int[Array, ""]  # steps done
-    skipped: Int[Array, ""]  # steps whose gradient was not finite, and changed nothing
-    spikes: Int[Array, ""]  # steps left out as spikes
-    statistics: SpikeStatistics
-
-    def items(self) -> dict[str, PyTree]:
-        """The parts of a checkpoint; who only wants the model reads only the first."""
-        return {
-            "model": eqx.combine(self.parameters, self.frozen),
-            "optimizer": self.optimizer,
-            "counters": {
-                "step": self.step,
-                "skipped": self.skipped,
-                "spikes": self.spikes,
-                "statistics": self.statistics,
-            },
-        }
-
-    @classmethod
-    def from_items(cls, items: Mapping[str, PyTree]) -> "TrainState":
-        """The inverse of `items`."""
-        model = items["model"]
-        parameters, frozen = eqx.partition(model, trainable(model))
-        return cls(parameters, frozen, items["optimizer"], **items["counters"])
 
 
 class StepMetrics(eqx.Module):
@@ -82,29 +41,6 @@ class StepMetrics(eqx.Module):
     spikes: Int[Array, ""]  # steps left out as spikes so far
 
 
-def init_train_state(
-    model: eqx.Module, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, Static]:
-    """Split a model into the state before the first step and its static half."""
-    arrays, static = eqx.partition(model, eqx.is_array)
-    parameters, frozen = eqx.partition(arrays, trainable(arrays))
-    state = TrainState(
-        parameters=parameters,
-        frozen=frozen,
-        optimizer=optimizer.init(parameters),
-        step=jnp.zeros((), jnp.int32),
-        skipped=jnp.zeros((), jnp.int32),
-        spikes=jnp.zeros((), jnp.int32),
-        statistics=SpikeStatistics.init(),
-    )
-    return state, static
-
-
-def assemble(state: TrainState, static: Static) -> Any:
-    """The model that a train state holds."""
-    return eqx.combine(state.parameters, state.frozen, static)
-
-
 def build_train_step(
     optimizer: optax.GradientTransformation,
     static: Static,
@@ -113,6 +49,7 @@ def build_train_step(
     *,
     accumulate: int = 1,
     remat: RematLevel = "none",
+    ema_decay: float = 0.0,
     spike_sigmas: float = 0.0,
     spike_window: int = 100,
 ) -> TrainStep:
@@ -129,6 +66,7 @@ def build_train_step(
             sum over devices of its first result, over that of its second.
         accumulate: Parts of a device's part of a batch, read one after the other.
         remat: How much the backward pass computes again, see `titans_eqx.nn.remat`.
+        ema_decay: Of the average of the parameters, if the state has one.
         spike_sigmas: A step whose loss or gradient norm is further above its mean, in
             standard deviations, changes nothing either; 0 for none.
         spike_window: Steps over which that mean is taken.
@@ -162,19 +100,26 @@ def build_train_step(
             bound = statistics.bound(spike_sigmas, spike_window)
             is_spike = is_finite & jnp.any(values > bound)
             statistics = statistics.add(values, is_finite, spike_sigmas, spike_window)
-        parameters, optimizer_state = select(
+        skipped = state.skipped + (~is_finite).astype(jnp.int32)
+        spikes = state.spikes + is_spike.astype(jnp.int32)
+        average = state.average
+        if average is not None:
+            n_updates = state.step + 1 - skipped - spikes
+            average = add_to_average(average, parameters, n_updates, ema_decay)
+        parameters, optimizer_state, average = select(
             is_finite & ~is_spike,
-            (parameters, optimizer_state),
-            (state.parameters, state.optimizer),
+            (parameters, optimizer_state, average),
+            (state.parameters, state.optimizer, state.average),
         )
         state = TrainState(
             parameters=parameters,
             frozen=state.frozen,
             optimizer=optimizer_state,
             step=state.step + 1,
-            skipped=state.skipped + (~is_finite).astype(jnp.int32),
-            spikes=state.spikes + is_spike.astype(jnp.int32),
+            skipped=skipped,
+            spikes=spikes,
             statistics=statistics,
+            average=average,
         )
         state = jax.lax.with_sharding_constraint(state, shardings(state, mesh))
         return state, StepMetrics(loss, norm, state.skipped, state.spikes)
@@ -204,7 +149,7 @@ def build_eval_step(
     """
 
     def eval_step(state: TrainState, batch: Batch) -> SequenceSums:
-        whole = _whole_model(state, static, mesh)
+        whole = whole_model(state, static, mesh)
 
         def local_sums(
             parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
@@ -235,7 +180,7 @@ def _local_loss(
     accumulate: int,
     remat: RematLevel,
 ) -> Callable[..., Float[Array, ""]]:
-    whole = _whole_model(state, static, mesh)
+    whole = whole_model(state, static, mesh)
 
     def whole_sum(
         parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
@@ -259,22 +204,3 @@ def _local_loss(
         return loss / jnp.maximum(n_scored, 1)
 
     return local_loss
-
-
-def _whole_model(
-    state: TrainState, static: Static, mesh: Mesh
-) -> Callable[[PyTree[Array], PyTree[Array]], Any]:
-    """From a device's parts to a model; stacks of blocks gather theirs one by one.
-
-    Args:
-        state: Has the shapes of the whole arrays.
-        static: From `init_train_state`.
-        mesh: The devices.
-    """
-    axes = split_axes(assemble(state, static), mesh)
-
-    def whole(parameters: PyTree[Array], frozen: PyTree[Array]) -> Any:
-        model = as_shards(eqx.combine(parameters, frozen, static), axes)
-        return gather(model, but=(LayerStack,))
-
-    return whole
