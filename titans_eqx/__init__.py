@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from titans_eqx.models import Backbone as Backbone
     from titans_eqx.models import TitansLM as TitansLM
     from titans_eqx.models import build_model as build_model
+    from titans_eqx.nn import document_starts as document_starts
 
 __version__ = version("titans_eqx")
 
@@ -38,6 +39,7 @@ _NAMES: Final = {
     ),
     "titans_eqx.memory": ("NeuralMemory", "NeuralMemoryState"),
     "titans_eqx.models": ("Backbone", "TitansLM", "build_model"),
+    "titans_eqx.nn": ("document_starts",),
 }
 _MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -7,6 +7,8 @@ Shapes describe one sequence and one layer; `jax.vmap` adds batches, heads and l
 | `batch`      | sequences trained together; they never see each other                |
 | `seq`        | tokens of one sequence, in reading order                             |
 | `positions`  | places of a padded sequence, aligned with chunks or segments         |
+| `n_starts`   | places in a row of tokens at which another document may start         |
+| `n_units`    | chunks, blocks or segments that a row of documents is laid out in     |
 | `chunk`      | tokens that a rule takes in at once, at the same anchor weights      |
 | `segment`    | tokens that attend to each other in MAC, a whole number of chunks    |
 | `window`     | tokens that a token sees in windowed attention, itself included      |

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads
 from titans_eqx.nn.conv import CausalConv
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.rope import rotate
@@ -76,13 +77,17 @@ class SlidingAttention(eqx.Module):
         return WindowCache(empty, empty, jnp.zeros((), jnp.int32), conv_states)
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], cache: WindowCache | None = None
+        self,
+        x: Float[Array, "seq d_model"],
+        cache: WindowCache | None = None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], WindowCache]:
         """Attend from every token.
 
         Args:
             x: Tokens, at least one.
             cache: The window before them; None for a fresh sequence.
+            documents: Where documents start, of which none sees another.
 
         Returns:
             Outputs, and the window after the last token.
@@ -90,16 +95,21 @@ class SlidingAttention(eqx.Module):
         n_tokens, window = x.shape[0], self.window
         is_fresh = cache is None
         cache = self.init_state() if cache is None else cache
-        (queries, keys, values), conv_states = self._project(x, cache)
+        (queries, keys, values), conv_states = self._project(x, cache, documents)
+        numbers, n_own = None, cache.n_cached + n_tokens
+        if documents is not None:
+            numbers = documents.numbers
+            n_own = jnp.where(documents.is_continued, n_own, documents.last_len)
         after = WindowCache(
             keys=jnp.concatenate([cache.keys, keys])[-window:],
             values=jnp.concatenate([cache.values, values])[-window:],
-            n_cached=jnp.minimum(cache.n_cached + n_tokens, window),
+            n_cached=jnp.minimum(n_own, window),
             conv_states=conv_states,
         )
         if is_fresh and n_tokens <= window:
             # The whole sequence fits in one window: no block before it to look at.
-            return self._attend(queries, keys, values, jnp.zeros((), jnp.int32)), after
+            n_hidden = jnp.zeros((), jnp.int32)
+            return self._attend(queries, keys, values, n_hidden, numbers), after
 
         n_blocks = -(-n_tokens // window)
         padding = [(0, n_blocks * window - n_tokens), (0, 0), (0, 0)]
@@ -116,11 +126,15 @@ class SlidingAttention(eqx.Module):
         block_starts = jnp.arange(n_blocks, dtype=jnp.int32) * window
         # Rows of the first block that lie before the stream began.
         n_hidden = jnp.maximum(window - cache.n_cached - block_starts, 0)
+        if numbers is not None:
+            # The window before the row is of document 0.
+            numbers = with_block_before(jnp.pad(numbers, (window, padding[0][1])))
         y = jax.vmap(self._attend)(
             blocks(jnp.pad(queries, padding)),
             with_block_before(keys),
             with_block_before(values),
             n_hidden,
+            numbers,
         )
         return y.reshape(-1, y.shape[2])[:n_tokens], after
 
@@ -139,7 +153,10 @@ class SlidingAttention(eqx.Module):
         return self._attend(queries, after.keys, after.values, n_hidden)[0], after
 
     def _project(
-        self, x: Float[Array, "seq d_model"], cache: WindowCache
+        self,
+        x: Float[Array, "seq d_model"],
+        cache: WindowCache,
+        documents: Documents | None = None,
     ) -> tuple[Projected, tuple[Float[Array, "conv_state_len d_model"], ...]]:
         """Queries, keys and values of each head, and the states of the convolutions."""
         heads = self.heads
@@ -156,7 +173,7 @@ class SlidingAttention(eqx.Module):
             padding = Padding.none(x.shape[0])
             for i, conv in enumerate(self.convs):
                 projected[i], conv_state = conv(
-                    projected[i], cache.conv_states[i], padding
+                    projected[i], cache.conv_states[i], padding, documents
                 )
                 conv_states.append(conv_state)
         return tuple(heads.split(rows) for rows in projected), tuple(conv_states)
@@ -167,13 +184,19 @@ class SlidingAttention(eqx.Module):
         keys: Float[Array, "kv_seq heads d_head"],
         values: Float[Array, "kv_seq heads d_head"],
         n_hidden: Int[Array, ""],
+        numbers: Int[Array, " kv_seq"] | None = None,
     ) -> Float[Array, "q_seq d_model"]:
-        """Attention of the last `q_seq` rows; the first `n_hidden` keys are hidden."""
+        """Attention of the last `q_seq` rows.
+
+        The first `n_hidden` keys are hidden, and those with another document's number.
+        """
         key_rows = jnp.arange(keys.shape[0], dtype=jnp.int32)
         query_rows = key_rows[keys.shape[0] - queries.shape[0] :]
         distance = query_rows[:, None] - key_rows[None, :]
         is_visible = (distance >= 0) & (distance < self.window)
         is_visible &= (key_rows >= n_hidden)[None, :]
+        if numbers is not None:
+            is_visible &= numbers[query_rows][:, None] == numbers[None, :]
         keys = rotate(keys, key_rows, base=self.heads.rope_base)
         return self.heads.attend(
             queries,

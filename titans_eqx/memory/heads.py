@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config.memory import HeadsConfig
+from titans_eqx.memory.blocks import scan_blocks, scan_documents
 from titans_eqx.memory.build import build_net
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
@@ -23,7 +24,8 @@ from titans_eqx.memory.projections import (
     ProjectionState,
 )
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
-from titans_eqx.memory.scan import scan_aligned, scan_blocks, scan_tokens
+from titans_eqx.memory.scan import scan_aligned, scan_tokens
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.precision import at_least_float32
 
@@ -167,6 +169,46 @@ class MemoryHeads(eqx.Module):
         scan = scan_aligned if is_whole else scan_blocks
         form = partial(scan, padding=padding, block_len=self.block_len)
         return self.run(form, x, state, padding)
+
+    def read_documents(
+        self,
+        x: Float[Array, "seq d_model"],
+        documents: Documents,
+        fresh: NeuralMemoryState,
+        state: NeuralMemoryState | None,
+    ) -> tuple[Float[Array, "seq heads d"], NeuralMemoryState]:
+        """Write and read several documents; see `AbstractMemory.read_documents`."""
+        layout = documents.layout(
+            self.block_len,
+            None if state is None else state.heads.chunk_offset[0] % self.block_len,
+        )
+        state = fresh if state is None else state
+        inputs, projections = self.projections(
+            x, state.projections, Padding.none(len(x)), documents, fresh.projections
+        )
+
+        def one_head(
+            inputs: MemoryInputs,
+            state: AbstractRuleState,
+            fresh: AbstractRuleState,
+            initial: MemoryWeights,
+        ) -> tuple[Float[Array, "seq d"], AbstractRuleState]:
+            return scan_documents(
+                self.rule,
+                self.net,
+                inputs,
+                state,
+                fresh,
+                documents,
+                layout,
+                initial=initial,
+            )
+
+        over_heads = jax.vmap(
+            one_head, in_axes=(HEAD_AXIS, 0, 0, 0), out_axes=(HEAD_AXIS, 0)
+        )
+        reads, heads = over_heads(inputs, state.heads, fresh.heads, self._initial())
+        return reads, NeuralMemoryState(heads, projections)
 
     def step(
         self, x: Float[Array, " d_model"], state: NeuralMemoryState

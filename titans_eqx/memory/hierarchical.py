@@ -26,6 +26,7 @@ from titans_eqx.memory.local import LocalRule, LocalState, scan_shards
 from titans_eqx.memory.memory import AbstractMemory, MemoryStats
 from titans_eqx.memory.projections import HEAD_AXIS
 from titans_eqx.memory.read_out import ReadOut
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 
 HierarchicalState = tuple[NeuralMemoryState, ...]
@@ -166,6 +167,22 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
                 heads(x, one, padding)
                 for heads, one in zip(self._all_heads, states, strict=True)
             ]
+        reads, states = zip(*answers, strict=True)
+        return self.read_out(x, _sum(reads)), states
+
+    def read_documents(
+        self,
+        x: Float[Array, "seq d_model"],
+        documents: Documents,
+        fresh: HierarchicalState,
+        state: HierarchicalState | None = None,
+    ) -> tuple[Float[Array, "seq d_model"], HierarchicalState]:
+        """See `AbstractMemory.read_documents`; shards are read one after another."""
+        states = (None,) * len(fresh) if state is None else state
+        answers = [
+            heads.read_documents(x, documents, first, one)
+            for heads, first, one in zip(self._all_heads, fresh, states, strict=True)
+        ]
         reads, states = zip(*answers, strict=True)
         return self.read_out(x, _sum(reads)), states
 

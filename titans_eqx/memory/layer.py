@@ -15,6 +15,7 @@ from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.projections import HEAD_AXIS
 from titans_eqx.memory.read_out import ReadOut
 from titans_eqx.memory.rule import AbstractRule
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 
 
@@ -102,6 +103,17 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         else:
             state = self.init_state() if state is None else state
             reads, state = self.heads(x, state, padding)
+        return self.read_out(x, reads), state
+
+    def read_documents(
+        self,
+        x: Float[Array, "seq d_model"],
+        documents: Documents,
+        fresh: NeuralMemoryState,
+        state: NeuralMemoryState | None = None,
+    ) -> tuple[Float[Array, "seq d_model"], NeuralMemoryState]:
+        """See `AbstractMemory.read_documents`."""
+        reads, state = self.heads.read_documents(x, documents, fresh, state)
         return self.read_out(x, reads), state
 
     def step(

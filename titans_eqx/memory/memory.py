@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 
 State = TypeVar("State")
@@ -60,6 +61,26 @@ class AbstractMemory(eqx.Module, Generic[State]):
         Returns:
             What the memory answers at each token (meaningless at padding), and the
             state after the last one.
+        """
+
+    @abstractmethod
+    def read_documents(
+        self,
+        x: Float[Array, "seq d_model"],
+        documents: Documents,
+        fresh: State,
+        state: State | None = None,
+    ) -> tuple[Float[Array, "seq d_model"], State]:
+        """Write and read a row of documents, each as a sequence of its own.
+
+        Args:
+            x: Tokens, at least one.
+            documents: Where documents start.
+            fresh: The state before the first token of each, from `init_state`.
+            state: Where the stream of document 0 stands; None for a fresh sequence.
+
+        Returns:
+            What the memory answers at each token, and the state after the last one.
         """
 
     @abstractmethod

@@ -23,7 +23,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from titans_eqx.memory.gates import Gates
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.rule import check_option
-from titans_eqx.nn.conv import ConvProjection, with_history
+from titans_eqx.nn.conv import ConvProjection, delayed_rows
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.norm import unit_norm
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.precision import at_least_float32
@@ -103,19 +104,35 @@ class MemoryProjections(eqx.Module):
         x: Float[Array, "positions d_model"],
         state: ProjectionState,
         padding: Padding,
+        documents: Documents | None = None,
+        fresh: ProjectionState | None = None,
     ) -> tuple[MemoryInputs, ProjectionState]:
-        """What the rule is given, with heads as second axis."""
-        queries, query_state = self.queries(x, state.query, padding)
-        keys, key_state = self.key(x, state.key, padding)
-        values, value_state = self.value(x, state.value, padding)
-        keys, previous_key = with_history(keys, state.previous_key, padding)
-        keys = keys[: x.shape[0]]
+        """What the rule is given, with heads as second axis.
+
+        Args:
+            x: Positions.
+            state: What the positions before them left.
+            padding: Which positions are real.
+            documents: Where they start anew, if they do.
+            fresh: What is kept before a document; needed with documents.
+        """
+        fresh = state if fresh is None else fresh  # without documents not looked at
+        queries, query_state = self.query(
+            x, state.query, padding, documents, fresh.query
+        )
+        keys, key_state = self.key(x, state.key, padding, documents, fresh.key)
+        values, value_state = self.value(
+            x, state.value, padding, documents, fresh.value
+        )
+        (keys, *_), previous_key = delayed_rows(
+            keys, state.previous_key, padding, documents, fresh.previous_key
+        )
 
         def one_head(*arrays: PyTree[Array]) -> MemoryInputs:
             return MemoryInputs(*arrays)
 
         inputs = jax.vmap(one_head, in_axes=HEAD_AXIS, out_axes=HEAD_AXIS)(
-            queries,
+            unit_norm(self._split_heads(queries)),
             unit_norm(self._split_heads(keys)),
             self._split_heads(values),
             jax.vmap(self.gates)(x),

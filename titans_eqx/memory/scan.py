@@ -8,13 +8,13 @@ truncation of the outer gradient, and what the backward pass computes again.
 
 from typing import TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.blocks import at_offset, check_gates, fold, scan_blocks
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
@@ -49,7 +49,7 @@ def scan_tokens(
     Raises:
         ValueError: If a gate of the rule, or `initial`, is missing.
     """
-    _check_gates(rule, net, inputs)
+    check_gates(rule, net, inputs)
 
     def body(
         carry: tuple[State, Int[Array, ""]], token: MemoryInputs
@@ -60,7 +60,7 @@ def scan_tokens(
         is_chunk_end = offset == rule.chunk_len
         n_chunks = n_chunks + is_chunk_end.astype(jnp.int32)
         next_chunk = rule.start_chunk(rule.end_chunk(state))
-        state = select(is_chunk_end, next_chunk, _at_offset(state, offset))
+        state = select(is_chunk_end, next_chunk, at_offset(state, offset))
         state = rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
         return (state, n_chunks), y
 
@@ -122,7 +122,7 @@ def scan_aligned(
     Raises:
         ValueError: If a gate of the rule, or `initial`, is missing.
     """
-    _check_gates(rule, net, inputs)
+    check_gates(rule, net, inputs)
     length, chunk_len = padding.length, rule.chunk_len
     block_len = block_len or chunk_len
     # Only a last, unfinished chunk needs the general form if nothing is padding.
@@ -157,64 +157,6 @@ def scan_aligned(
     return jnp.concatenate(parts), state
 
 
-def scan_blocks(
-    rule: AbstractRule[State],
-    net: AbstractMemoryNet,
-    inputs: MemoryInputs,
-    state: State,
-    padding: Padding,
-    *,
-    initial: MemoryWeights | None = None,
-    block_len: int | None = None,
-) -> tuple[Float[Array, "positions d"], State]:
-    """`scan_chunks` on positions aligned with blocks, of which any may be padding.
-
-    Blocks shorter than a chunk spare a stream in short parts the work of a whole chunk
-    for each; the result is the same.
-
-    Args:
-        rule: The update rule.
-        net: Structure of the memory.
-        inputs: The first position is the first of a block.
-        state: Memory before the first real token, anywhere in a chunk.
-        padding: Which positions are real.
-        initial: M_0, needed by rules that decay towards it.
-        block_len: Tokens taken in at once, a divisor of the chunk length; default that.
-
-    Returns:
-        See `scan_aligned`.
-
-    Raises:
-        ValueError: If a gate of the rule, or `initial`, is missing.
-    """
-    _check_gates(rule, net, inputs)
-    chunk_len, is_real = rule.chunk_len, padding.is_real()
-    block_len = block_len or chunk_len
-    masked = inputs.mask(rule.gate_specs(net), is_real)
-    blocks, is_real = _fold((masked, is_real), block_len)
-    ends = jnp.arange(1, len(is_real) + 1, dtype=jnp.int32) * block_len
-    # Counted from the start of the chunk in which the call began.
-    offset_at_start = (state.chunk_offset + jnp.minimum(padding.start, 0)) % chunk_len
-    n_read = offset_at_start + ends - padding.start
-    is_full = (
-        (ends > padding.start) & (ends <= padding.stop) & (n_read % chunk_len == 0)
-    )
-
-    @remat
-    def body(
-        state: State,
-        xs: tuple[MemoryInputs, Bool[Array, " block"], Bool[Array, ""], Int[Array, ""]],
-    ) -> tuple[State, Float[Array, "block d"]]:
-        block, is_real, is_full, n_chunks = xs
-        reads, state = rule.chunk(net, block, is_real, state, initial)
-        state = select(is_full, rule.start_chunk(rule.end_chunk(state)), state)
-        return rule.outer_gradient.truncate(state, n_chunks, is_full), reads
-
-    offset = (state.chunk_offset + padding.n_real) % chunk_len
-    state, reads = scan(body, state, (blocks, is_real, is_full, n_read // chunk_len))
-    return rearrange(reads, "n block d -> (n block) d"), _at_offset(state, offset)
-
-
 def _whole_chunks(
     rule: AbstractRule[State],
     net: AbstractMemoryNet,
@@ -224,7 +166,7 @@ def _whole_chunks(
     initial: MemoryWeights | None,
 ) -> tuple[Float[Array, "positions d"], State]:
     """Whole chunks from the start of one: a state between them is what they carry."""
-    chunks = _fold(inputs, rule.chunk_len)
+    chunks = fold(inputs, rule.chunk_len)
     n_chunks = chunks.keys.shape[0]
     is_real = jnp.ones(rule.chunk_len, bool)
 
@@ -243,25 +185,3 @@ def _whole_chunks(
     numbers = numbers - padding.start // rule.chunk_len
     carry, reads = scan(body, rule.end_chunk(state), (chunks, numbers))
     return rearrange(reads, "n chunk d -> (n chunk) d"), rule.start_chunk(carry)
-
-
-def _fold(tree: PyTree[Array], block_len: int) -> PyTree[Array]:
-    """A leading axis of chunks or blocks."""
-    pattern = "(n block) ... -> n block ..."
-    return jax.tree.map(lambda x: rearrange(x, pattern, block=block_len), tree)
-
-
-def _at_offset(state: State, offset: Int[Array, ""]) -> State:
-    return eqx.tree_at(lambda state: state.chunk_offset, state, offset)
-
-
-def _check_gates(
-    rule: AbstractRule, net: AbstractMemoryNet, inputs: MemoryInputs
-) -> None:
-    names = rule.gate_specs(net).keys()
-    if missing := sorted(names - inputs.gates.keys()):
-        raise ValueError(
-            f"{type(rule).__name__} needs the gates {', '.join(sorted(names))}, got "
-            f"{', '.join(sorted(inputs.gates)) or 'none'}: {', '.join(missing)} is "
-            "missing. Add it to MemoryInputs.gates."
-        )

@@ -4,6 +4,7 @@ from jaxtyping import Array, Float
 
 from titans_eqx.attention import SlidingAttention, WindowCache
 from titans_eqx.models.mixer import AbstractMixer
+from titans_eqx.nn.documents import Documents
 
 
 class AttentionOnly(AbstractMixer[WindowCache]):
@@ -16,10 +17,13 @@ class AttentionOnly(AbstractMixer[WindowCache]):
         return self.attention.init_state()
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: WindowCache | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: WindowCache | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], WindowCache]:
         """See `AbstractMixer.__call__`."""
-        return self.attention(x, state)
+        return self.attention(x, state, documents)
 
     def step(
         self, x: Float[Array, " d_model"], state: WindowCache

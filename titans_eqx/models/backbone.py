@@ -12,12 +12,14 @@ from typing import TypeAlias, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from titans_eqx.memory import MemoryStats
 from titans_eqx.models.mixer import AbstractMemoryMixer, AbstractMixer
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.feedforward import SwiGLU
 from titans_eqx.nn.remat import remat_block
+from titans_eqx.nn.tree import select
 from titans_eqx.sharding.parameters import gather, has_shards
 from titans_eqx.sharding.varying import scan
 
@@ -36,10 +38,13 @@ class Block(eqx.Module):
     feedforward: SwiGLU
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: PyTree[Array] | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: PyTree[Array] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
         """See `AbstractMixer.__call__`."""
-        mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state)
+        mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state, documents)
         x = x + mixed
         fed = jax.vmap(lambda row: self.feedforward(self.feedforward_norm(row)))(x)
         return x + fed, state
@@ -81,11 +86,16 @@ class LayerStack(eqx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], states: PyTree[Array] | None
+        self,
+        x: Float[Array, "seq d_model"],
+        states: PyTree[Array] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
         """Run all blocks; states None for a fresh sequence."""
         states = (None,) * len(self.pattern) if states is None else states
-        return self._scan_blocks(Block.__call__, x, states)
+        return self._scan_blocks(
+            lambda block, x, state: block(x, state, documents), x, states
+        )
 
     def step(
         self, x: Float[Array, " d_model"], states: PyTree[Array]
@@ -155,24 +165,41 @@ class Backbone(eqx.Module):
         return tuple(stack.init_state() for stack in self.stacks)
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: BackboneState | None = None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: BackboneState | None = None,
+        *,
+        document_starts: Int[Array, " n_starts"] | None = None,
     ) -> tuple[Float[Array, "seq d_model"], BackboneState]:
-        """Run all blocks on a part of a sequence.
+        """Run all blocks on a part of a sequence, or on several sequences in a row.
 
         Args:
             x: Features of the tokens, at least one.
             state: What an earlier call returned, to go on with its stream; None for a
                 fresh sequence.
+            document_starts: Positions, in increasing order, at which a sequence of its
+                own starts; `len(x)` starts none. The tokens before the first of them go
+                on with the state, and nothing else does.
 
         Returns:
             Normalised features, and the state after the last token.
         """
+        documents = (
+            None if document_starts is None else Documents(document_starts, len(x))
+        )
         states = (None,) * len(self.stacks) if state is None else state
         after = []
         for stack, stack_states in zip(self.stacks, states, strict=True):
-            x, stack_states = stack(x, stack_states)
+            x, stack_states = stack(x, stack_states, documents)
             after.append(stack_states)
         return jax.vmap(self.norm)(x), tuple(after)
+
+    def restart(self, state: BackboneState, is_start: Bool[Array, ""]) -> BackboneState:
+        """The state before the first token if another sequence starts, else as it is.
+
+        For `step` on a stream of several: `step(x, restart(state, is_start))`.
+        """
+        return select(is_start, self.init_state(), state)
 
     def step(
         self, x: Float[Array, " d_model"], state: BackboneState

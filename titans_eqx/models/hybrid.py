@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from titans_eqx.attention import SlidingAttention, WindowCache
 from titans_eqx.memory import AbstractMemory
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 
 
@@ -27,15 +28,21 @@ def init_hybrid_state(
     return HybridState(memory.init_state(prefix), attention.init_state())
 
 
-def read_from_start(
+def read_memory(
     memory: AbstractMemory,
     attention: SlidingAttention,
     x: Float[Array, "seq d_model"],
+    state: HybridState | None,
+    documents: Documents | None,
     *,
     persistent_in_memory: bool,
 ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
-    """What a fresh memory answers to a sequence, and its state after it."""
-    if not persistent_in_memory:
-        return memory(x)
-    state = memory.init_state(attention.heads.persistent_tokens)
-    return memory(x, state, Padding.none(x.shape[0]))
+    """What the memory answers to a part of a sequence, and its state after it."""
+    stream = None if state is None else state.memory
+    prefix = attention.heads.persistent_tokens if persistent_in_memory else None
+    if documents is not None:
+        return memory.read_documents(x, documents, memory.init_state(prefix), stream)
+    if stream is None and prefix is not None:
+        # The prefix was a chunk of its own.
+        return memory(x, memory.init_state(prefix), Padding.none(x.shape[0]))
+    return memory(x, stream)

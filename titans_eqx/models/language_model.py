@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 import equinox as eqx
 import jax
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from titans_eqx.memory import MemoryStats
 from titans_eqx.models.backbone import Backbone, BackboneState
@@ -57,7 +57,11 @@ class TitansLM(eqx.Module):
         return self.backbone.init_state()
 
     def __call__(
-        self, tokens: Int[Array, " seq"], state: ModelState | None = None
+        self,
+        tokens: Int[Array, " seq"],
+        state: ModelState | None = None,
+        *,
+        document_starts: Int[Array, " n_starts"] | None = None,
     ) -> tuple[Float[Array, "seq vocab"], ModelState]:
         """Predict the next token at every token of a part of a sequence.
 
@@ -65,24 +69,39 @@ class TitansLM(eqx.Module):
             tokens: Token ids, at least one.
             state: What an earlier call returned, to go on with its stream; None for a
                 fresh sequence.
+            document_starts: Where other sequences start, if the tokens are several; see
+                `Backbone.__call__`.
 
         Returns:
             Logits for the token after each one, and the state after the last.
         """
-        x, state = self.features(tokens, state)
+        x, state = self.features(tokens, state, document_starts=document_starts)
         return jax.vmap(self.logits)(x), state
 
     def features(
-        self, tokens: Int[Array, " seq"], state: ModelState | None = None
+        self,
+        tokens: Int[Array, " seq"],
+        state: ModelState | None = None,
+        *,
+        document_starts: Int[Array, " n_starts"] | None = None,
     ) -> tuple[Float[Array, "seq d_model"], ModelState]:
         """`__call__` without the head: what `logits` makes predictions of."""
-        return self.backbone(self._embed(tokens), state)
+        return self.backbone(
+            self._embed(tokens), state, document_starts=document_starts
+        )
 
     def logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
         """The head: the features of a token as scores of the token after it."""
         if self.head is None:
             return self.embedding.astype(x.dtype) @ x
         return self.head(x)
+
+    def restart(self, state: ModelState, is_start: Bool[Array, ""]) -> ModelState:
+        """The state to read a token with that may start another sequence.
+
+        See `Backbone.restart`.
+        """
+        return self.backbone.restart(state, is_start)
 
     def step(
         self, token: Int[Array, ""], state: ModelState

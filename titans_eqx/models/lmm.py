@@ -4,6 +4,7 @@ from jaxtyping import Array, Float, PyTree
 
 from titans_eqx.memory import AbstractMemory, MemoryStats
 from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.nn.documents import Documents
 
 
 class LongTermMemory(AbstractMemoryMixer[PyTree[Array]]):
@@ -16,10 +17,15 @@ class LongTermMemory(AbstractMemoryMixer[PyTree[Array]]):
         return self.memory.init_state()
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: PyTree[Array] | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: PyTree[Array] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
         """See `AbstractMixer.__call__`."""
-        return self.memory(x, state)
+        if documents is None:
+            return self.memory(x, state)
+        return self.memory.read_documents(x, documents, self.init_state(), state)
 
     def step(
         self, x: Float[Array, " d_model"], state: PyTree[Array]

@@ -20,16 +20,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from titans_eqx.attention import SegmentAttention, SegmentCache
 from titans_eqx.memory import AbstractMemory, MemoryStats
 from titans_eqx.models.gate import MemoryGate
 from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.remat import remat
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.varying import scan
+from titans_eqx.sharding.varying import scan, vary_like
 
 
 class MACState(eqx.Module):
@@ -84,9 +85,14 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         )
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: MACState | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: MACState | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], MACState]:
         """See `AbstractMixer.__call__`."""
+        if documents is not None:
+            return self._documents(x, state, documents)
         n_tokens, segment_len = x.shape[0], self.attention.segment_len
         if state is not None:
             padding = Padding.aligned(n_tokens, state.segment_offset, segment_len)
@@ -145,25 +151,54 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
             segment: tuple[Float[Array, "segment d_model"], Int[Array, ""]],
         ) -> tuple[MACState, Float[Array, "segment d_model"]]:
             x, first = segment
-            block = padding.block(first, segment_len)
-            # Without padding a segment begins here, where both are equal; naming one
-            # spares the backward pass a copy of all weights for each segment.
-            running = self.memory.snapshot(state.memory)
-            snapshot = running if block.is_none else state.snapshot
-            memories, query_state = self.memory.retrieve(
-                x, snapshot, state.query_state, block
-            )
-            y, cache = self.attention(x, memories, state.cache, block)
-            written = jax.vmap(self.write_norm)(x + y)
-            m, memory = self.memory(written, state.memory, block)
-            offset = jnp.where(block.n_real > 0, block.end, state.segment_offset)
-            state = self._advance(state, memory, query_state, cache, offset)
-            return state, jax.vmap(self.gate)(y, m)
+            return self._segment(x, state, padding.block(first, segment_len))
 
         segments = rearrange(x, "(n segment) d -> n segment d", segment=segment_len)
         firsts = jnp.arange(len(segments), dtype=jnp.int32) * segment_len
         state, y = scan(body, state, (segments, firsts))
         return rearrange(y, "n segment d -> (n segment) d"), state
+
+    def _documents(
+        self,
+        x: Float[Array, "seq d_model"],
+        state: MACState | None,
+        documents: Documents,
+    ) -> tuple[Float[Array, "seq d_model"], MACState]:
+        """Mix a row of documents, each in segments of its own."""
+        layout = documents.layout(
+            self.attention.segment_len, None if state is None else state.segment_offset
+        )
+        fresh = vary_like(self.init_state(), x)
+
+        @remat
+        def body(
+            state: MACState,
+            segment: tuple[Float[Array, "segment d_model"], Padding, Bool[Array, ""]],
+        ) -> tuple[MACState, Float[Array, "segment d_model"]]:
+            x, block, is_start = segment
+            return self._segment(x, select(is_start, fresh, state), block)
+
+        segments = layout.pad(x), layout.padding, layout.is_start
+        state, y = scan(body, fresh if state is None else state, segments)
+        return layout.unpad(y), state
+
+    def _segment(
+        self, x: Float[Array, "segment d_model"], state: MACState, block: Padding
+    ) -> tuple[MACState, Float[Array, "segment d_model"]]:
+        """The state after one segment, and what it is mixed to."""
+        # Without padding a segment begins here, where both are equal; naming one
+        # spares the backward pass a copy of all weights for each segment.
+        running = self.memory.snapshot(state.memory)
+        snapshot = running if block.is_none else state.snapshot
+        memories, query_state = self.memory.retrieve(
+            x, snapshot, state.query_state, block
+        )
+        y, cache = self.attention(x, memories, state.cache, block)
+        written = jax.vmap(self.write_norm)(x + y)
+        m, memory = self.memory(written, state.memory, block)
+        offset = jnp.where(block.n_real > 0, block.end, state.segment_offset)
+        state = self._advance(state, memory, query_state, cache, offset)
+        return state, jax.vmap(self.gate)(y, m)
 
     def _advance(
         self,

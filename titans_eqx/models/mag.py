@@ -17,9 +17,10 @@ from titans_eqx.models.gate import MemoryGate
 from titans_eqx.models.hybrid import (
     HybridState,
     init_hybrid_state,
-    read_from_start,
+    read_memory,
 )
 from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.nn.documents import Documents
 
 
 class MemoryAsGate(AbstractMemoryMixer[HybridState]):
@@ -40,20 +41,22 @@ class MemoryAsGate(AbstractMemoryMixer[HybridState]):
         )
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: HybridState | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: HybridState | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], HybridState]:
         """See `AbstractMixer.__call__`."""
-        if state is None:
-            m, memory = read_from_start(
-                self.memory,
-                self.attention,
-                x,
-                persistent_in_memory=self.persistent_in_memory,
-            )
-            y, window = self.attention(x)
-        else:
-            m, memory = self.memory(x, state.memory)
-            y, window = self.attention(x, state.window)
+        m, memory = read_memory(
+            self.memory,
+            self.attention,
+            x,
+            state,
+            documents,
+            persistent_in_memory=self.persistent_in_memory,
+        )
+        window = None if state is None else state.window
+        y, window = self.attention(x, window, documents)
         return jax.vmap(self.gate)(y, m), HybridState(memory, window)
 
     def step(

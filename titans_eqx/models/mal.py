@@ -19,9 +19,10 @@ from titans_eqx.memory import AbstractMemory, MemoryStats
 from titans_eqx.models.hybrid import (
     HybridState,
     init_hybrid_state,
-    read_from_start,
+    read_memory,
 )
 from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.nn.documents import Documents
 
 
 class MemoryAsLayer(AbstractMemoryMixer[HybridState]):
@@ -42,20 +43,23 @@ class MemoryAsLayer(AbstractMemoryMixer[HybridState]):
         )
 
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: HybridState | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: HybridState | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], HybridState]:
         """See `AbstractMixer.__call__`."""
-        if state is None:
-            m, memory = read_from_start(
-                self.memory,
-                self.attention,
-                x,
-                persistent_in_memory=self.persistent_in_memory,
-            )
-        else:
-            m, memory = self.memory(x, state.memory)
+        m, memory = read_memory(
+            self.memory,
+            self.attention,
+            x,
+            state,
+            documents,
+            persistent_in_memory=self.persistent_in_memory,
+        )
         stream = jax.vmap(self.attention_norm)(x + m)
-        y, window = self.attention(stream, None if state is None else state.window)
+        window = None if state is None else state.window
+        y, window = self.attention(stream, window, documents)
         return m + y, HybridState(memory, window)
 
     def step(

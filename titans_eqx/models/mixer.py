@@ -11,6 +11,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from titans_eqx.memory import AbstractMemory, MemoryStats
+from titans_eqx.nn.documents import Documents
 
 State = TypeVar("State")
 
@@ -24,13 +25,17 @@ class AbstractMixer(eqx.Module, Generic[State]):
 
     @abstractmethod
     def __call__(
-        self, x: Float[Array, "seq d_model"], state: State | None
+        self,
+        x: Float[Array, "seq d_model"],
+        state: State | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], State]:
         """Mix a part of a sequence.
 
         Args:
             x: Normalised stream, at least one token.
             state: Where the stream stands; None for a fresh sequence.
+            documents: Where other sequences start; the first goes on with the state.
 
         Returns:
             What the block adds to the stream, and the state after the last token.

@@ -10,27 +10,30 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 
 
-def with_history(
+def delayed_rows(
     x: Float[Array, "positions channels"],
     history: Float[Array, "n_before channels"],
     padding: Padding,
-) -> tuple[
-    Float[Array, "n_before+positions channels"], Float[Array, "n_before channels"]
-]:
-    """Rows of a stream behind those that came right before them.
+    documents: Documents | None = None,
+    fresh: Float[Array, "n_before channels"] | None = None,
+) -> tuple[list[Float[Array, "positions channels"]], Float[Array, "n_before channels"]]:
+    """Rows of a stream, and those that came up to `n_before` rows before them.
 
     Args:
         x: Rows.
         history: The last rows before the first real position.
         padding: Which positions are real.
+        documents: Where the rows start anew, if they do.
+        fresh: The history of a document; zeros by default.
 
     Returns:
-        Rows of which number `i + n_before` is position `i`, and those before it are its
-        history if it is real; and the history of what follows the last real position.
+        What came `n_before, ..., 1, 0` rows before each real position; and the history
+        of what follows the last one.
     """
     n_before, length = history.shape[0], x.shape[0]
     if padding.is_none:
@@ -40,7 +43,16 @@ def with_history(
         start = jnp.clip(padding.start, 0, length)
         extended = jax.lax.dynamic_update_slice_in_dim(extended, history, start, axis=0)
         end = padding.end
-    return extended, jax.lax.dynamic_slice_in_dim(extended, end, n_before)
+    rows = [extended[i : i + length] for i in range(n_before + 1)]
+    history = jax.lax.dynamic_slice_in_dim(extended, end, n_before)
+    if documents is not None:
+        fresh = jnp.zeros_like(history) if fresh is None else fresh
+        rows[:-1] = [
+            documents.own_rows(one, fresh, n_before - i)
+            for i, one in enumerate(rows[:-1])
+        ]
+        history = documents.own_history(history, fresh)
+    return rows, history
 
 
 class CausalConv(eqx.Module):
@@ -79,6 +91,8 @@ class CausalConv(eqx.Module):
         x: Float[Array, "positions {self.channels}"],
         conv_state: Float[Array, "conv_state_len {self.channels}"],
         padding: Padding,
+        documents: Documents | None = None,
+        fresh: Float[Array, "conv_state_len {self.channels}"] | None = None,
     ) -> tuple[
         Float[Array, "positions {self.channels}"],
         Float[Array, "conv_state_len {self.channels}"],
@@ -89,18 +103,19 @@ class CausalConv(eqx.Module):
             x: Inputs.
             conv_state: The `kernel_size - 1` inputs before the first real position.
             padding: Outputs at padding are meaningless.
+            documents: Where the inputs start anew, if they do.
+            fresh: The inputs before a document; zeros by default.
 
         Returns:
             Outputs, and the last `kernel_size - 1` inputs up to the last real position.
         """
-        extended, conv_state = with_history(x, conv_state, padding)
-        length = x.shape[0]
+        delayed, conv_state = delayed_rows(x, conv_state, padding, documents, fresh)
         y = jnp.zeros_like(x)
-        for i in range(self.kernel_size):
+        for i, inputs in enumerate(delayed):
             # A product, whose gradient by the kernel is one too; a broadcast's would be
             # a slow sum over positions.
-            rows = jnp.ones((length, 1), x.dtype) @ self.kernel[i][None, :]
-            y = y + rows * extended[i : i + length]
+            rows = jnp.ones((x.shape[0], 1), x.dtype) @ self.kernel[i][None, :]
+            y = y + rows * inputs
         return y, conv_state
 
 
@@ -121,9 +136,12 @@ class ConvProjection(eqx.Module):
         x: Float[Array, "positions d_model"],
         conv_state: Float[Array, "conv_state_len d_model"],
         padding: Padding,
+        documents: Documents | None = None,
+        fresh: Float[Array, "conv_state_len d_model"] | None = None,
     ) -> tuple[
         Float[Array, "positions d_model"], Float[Array, "conv_state_len d_model"]
     ]:
         """Project the real positions; see `CausalConv.__call__`."""
-        y, conv_state = self.conv(linear_rows(self.linear, x), conv_state, padding)
+        rows = linear_rows(self.linear, x)
+        y, conv_state = self.conv(rows, conv_state, padding, documents, fresh)
         return jax.nn.silu(y), conv_state

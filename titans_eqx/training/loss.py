@@ -16,7 +16,8 @@ from titans_eqx.training.precision import in_mixed_precision
 Precision: TypeAlias = Literal["float32", "mixed"]
 Batch: TypeAlias = dict[str, Array]
 """Arrays by name, each with a leading batch axis; a language model needs `inputs`,
-`targets` and `mask` (see `titans_eqx.data.dataset`)."""
+`targets` and `mask` (see `titans_eqx.data.example`), and `document_starts` if its rows
+are several sequences each."""
 
 
 class TokenLoss(eqx.Module):
@@ -60,7 +61,12 @@ def batch_loss(
     """
     if precision == "mixed":
         model = in_mixed_precision(model)
-    features, _ = jax.vmap(lambda tokens: model.features(tokens))(batch["inputs"])
+
+    def read(row: Batch) -> Float[Array, "seq d_model"]:
+        starts = row.get("document_starts")
+        return model.features(row["inputs"], document_starts=starts)[0]
+
+    features = jax.vmap(read)(batch)
     targets, mask = batch["targets"], batch["mask"]
 
     def score(rows: tuple[Array, Array, Array]) -> TokenLoss:

@@ -1,0 +1,180 @@
+"""A sequence taken in blocks: the general form of `scan.py`.
+
+A block is a chunk or a part of one. Any of its positions may be padding, and a document
+may start with it.
+"""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.inputs import MemoryInputs
+from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.nn.documents import Documents, Layout
+from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.remat import remat
+from titans_eqx.nn.tree import select
+from titans_eqx.sharding.varying import scan, vary_like
+
+State = TypeVar("State", bound=AbstractRuleState)
+
+
+class Blocks(eqx.Module):
+    """What a scan over blocks is told of each; a leading axis of blocks."""
+
+    inputs: MemoryInputs
+    is_real: Bool[Array, "n_blocks block"]
+    is_full: Bool[Array, " n_blocks"]  # a chunk ends with the block
+    n_chunks: Int[Array, " n_blocks"]  # finished by then
+    is_start: Bool[Array, " n_blocks"] | None  # a document starts with the block
+
+
+def scan_blocks(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: State,
+    padding: Padding,
+    *,
+    initial: MemoryWeights | None = None,
+    block_len: int | None = None,
+) -> tuple[Float[Array, "positions d"], State]:
+    """`scan_chunks` on positions aligned with blocks, of which any may be padding.
+
+    Blocks shorter than a chunk spare a stream in short parts the work of a whole chunk
+    for each; the result is the same.
+
+    Args:
+        rule: The update rule.
+        net: Structure of the memory.
+        inputs: The first position is the first of a block.
+        state: Memory before the first real token, anywhere in a chunk.
+        padding: Which positions are real.
+        initial: M_0, needed by rules that decay towards it.
+        block_len: Tokens taken in at once, a divisor of the chunk length; default that.
+
+    Returns:
+        See `scan_aligned`.
+
+    Raises:
+        ValueError: If a gate of the rule, or `initial`, is missing.
+    """
+    check_gates(rule, net, inputs)
+    chunk_len, is_real = rule.chunk_len, padding.is_real()
+    block_len = block_len or chunk_len
+    masked = inputs.mask(rule.gate_specs(net), is_real)
+    blocks, is_real = fold((masked, is_real), block_len)
+    ends = jnp.arange(1, len(is_real) + 1, dtype=jnp.int32) * block_len
+    # Counted from the start of the chunk in which the call began.
+    offset_at_start = (state.chunk_offset + jnp.minimum(padding.start, 0)) % chunk_len
+    n_read = offset_at_start + ends - padding.start
+    is_full = (
+        (ends > padding.start) & (ends <= padding.stop) & (n_read % chunk_len == 0)
+    )
+    xs = Blocks(blocks, is_real, is_full, n_read // chunk_len, None)
+    offset = (state.chunk_offset + padding.n_real) % chunk_len
+    reads, state = _scan_blocks(rule, net, xs, state, initial, None)
+    return rearrange(reads, "n block d -> (n block) d"), at_offset(state, offset)
+
+
+def scan_documents(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: State,
+    fresh: State,
+    documents: Documents,
+    layout: Layout,
+    *,
+    initial: MemoryWeights | None = None,
+) -> tuple[Float[Array, "seq d"], State]:
+    """`scan_chunks` on a row of documents, each of which starts anew.
+
+    Args:
+        rule: The update rule.
+        net: Structure of the memory.
+        inputs: The tokens of the row.
+        state: Memory before the first of them, anywhere in a chunk.
+        fresh: Memory before the first token of every document but document 0.
+        documents: Where documents start.
+        layout: Of them, in units that divide the chunk length.
+        initial: M_0, needed by rules that decay towards it.
+
+    Returns:
+        Reads `y_t`, and the memory after the last token.
+
+    Raises:
+        ValueError: If a gate of the rule, or `initial`, is missing.
+    """
+    check_gates(rule, net, inputs)
+    chunk_len, unit, padding = rule.chunk_len, layout.unit, layout.padding
+    is_real, specs = layout.is_real, rule.gate_specs(net)
+    blocks = jax.vmap(lambda block, is_real: block.mask(specs, is_real))(
+        layout.pad(inputs), is_real
+    )
+    # Counted from the start of the chunk in which the document began.
+    n_read = jnp.where(layout.is_continued, state.chunk_offset, 0)
+    n_read = n_read + unit - padding.start
+    is_full = (padding.start < unit) & (padding.stop >= unit)
+    is_full &= n_read % chunk_len == 0
+    xs = Blocks(blocks, is_real, is_full, n_read // chunk_len, layout.is_start)
+    offset = jnp.where(documents.is_continued, state.chunk_offset, 0)
+    offset = (offset + documents.last_len) % chunk_len
+    reads, state = _scan_blocks(rule, net, xs, state, initial, fresh)
+    return layout.unpad(reads), at_offset(state, offset)
+
+
+def fold(tree: PyTree[Array], block_len: int) -> PyTree[Array]:
+    """A leading axis of chunks or blocks."""
+    pattern = "(n block) ... -> n block ..."
+    return jax.tree.map(lambda x: rearrange(x, pattern, block=block_len), tree)
+
+
+def at_offset(state: State, offset: Int[Array, ""]) -> State:
+    """The state with another number of tokens read of its chunk."""
+    return eqx.tree_at(lambda state: state.chunk_offset, state, offset)
+
+
+def check_gates(
+    rule: AbstractRule, net: AbstractMemoryNet, inputs: MemoryInputs
+) -> None:
+    """Refuse inputs without the gates of a rule.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    names = rule.gate_specs(net).keys()
+    if missing := sorted(names - inputs.gates.keys()):
+        raise ValueError(
+            f"{type(rule).__name__} needs the gates {', '.join(sorted(names))}, got "
+            f"{', '.join(sorted(inputs.gates)) or 'none'}: {', '.join(missing)} is "
+            "missing. Add it to MemoryInputs.gates."
+        )
+
+
+def _scan_blocks(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    blocks: Blocks,
+    state: State,
+    initial: MemoryWeights | None,
+    fresh: State | None,
+) -> tuple[Float[Array, "n_blocks block d"], State]:
+    fresh = vary_like(fresh, blocks)
+
+    @remat
+    def body(state: State, xs: Blocks) -> tuple[State, Float[Array, "block d"]]:
+        if fresh is not None and xs.is_start is not None:
+            state = select(xs.is_start, fresh, state)
+        reads, state = rule.chunk(net, xs.inputs, xs.is_real, state, initial)
+        state = select(xs.is_full, rule.start_chunk(rule.end_chunk(state)), state)
+        return rule.outer_gradient.truncate(state, xs.n_chunks, xs.is_full), reads
+
+    state, reads = scan(body, state, blocks)
+    return reads, state
