@@ -5,6 +5,8 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from titans_eqx.nn.remat import save_for_backward
+
 
 class SwiGLU(eqx.Module):
     """`W_out (silu(W_gate x) * W_in x)`, the feed-forward of the Llama block."""
@@ -41,5 +43,6 @@ class SwiGLU(eqx.Module):
         Returns:
             What the block adds to the stream.
         """
-        gated = jax.nn.silu(self.gate_projection(x)) * self.in_projection(x)
-        return self.out_projection(gated)
+        gate = save_for_backward(self.gate_projection(x))
+        inside = save_for_backward(self.in_projection(x))
+        return self.out_projection(jax.nn.silu(gate) * inside)

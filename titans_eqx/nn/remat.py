@@ -13,14 +13,14 @@ That is level "none" of `recomputing`. The others save memory and cost time:
 - "everything": within the block, too, chunks and segments keep only what they start
   from, and are run once more.
 
-At any level, a block whose weights are gathered from several devices does not keep
-them: they are large, and cheap to have again.
+Weights that a block gathers from several devices are not kept at any level: they are
+large, and cheap to have again.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -35,19 +35,6 @@ SAVED: Final = "saved"
 # Of the computation that is being traced: no part of a model, whose results and weights
 # are the same at every level.
 _LEVEL: Final[ContextVar[RematLevel]] = ContextVar("_LEVEL", default="none")
-# Gathering, and what else only moves numbers: a gathered array may go through some of
-# these before a product, which keeps what the last of them made.
-MOVES: Final = frozenset(
-    {
-        "all_gather",
-        "broadcast_in_dim",
-        "convert_element_type",
-        "pcast",
-        "reshape",
-        "squeeze",
-        "transpose",
-    }
-)
 
 
 def save_for_backward(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -76,16 +63,12 @@ def remat(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
 def remat_block(
     body: Callable[Inputs, Output], *, gathers: bool
 ) -> Callable[Inputs, Output]:
-    """Run a block again in the backward pass, if the level says so.
+    """Run a block again in the backward pass if the level says so.
 
     Args:
         body: The block.
-        gathers: Whether it gathers its weights, which are gathered again at any level.
+        gathers: Whether it gathers its weights, which it then does again at any level.
     """
-
-    def keeps(primitive: Any, *_: Any, **__: Any) -> bool:
-        return primitive.name not in MOVES
-
-    if _LEVEL.get() != "none":
-        return jax.checkpoint(body)
-    return jax.checkpoint(body, policy=keeps) if gathers else body
+    if _LEVEL.get() == "none":
+        return remat(body) if gathers else body
+    return jax.checkpoint(body)
