@@ -5,17 +5,21 @@ parallelism, see `parameters.py`); each device has a part of the batch of its ow
 """
 
 import os
-from typing import Final
+from typing import Final, TypeAlias
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from titans_eqx.errors import UserError
+
+AnyMesh: TypeAlias = Mesh | AbstractMesh
+"""Devices, or a plan of devices that are elsewhere: enough to trace a program."""
 
 FSDP_AXIS: Final = "fsdp"
 BATCH_AXES: Final = ("data", FSDP_AXIS)
 BATCH: Final = PartitionSpec(BATCH_AXES)
 REPLICATED: Final = PartitionSpec()
+AXIS_TYPES: Final = (AxisType.Auto, AxisType.Auto)
 REST: Final = -1  # as an axis's size: the devices that the other axis leaves
 
 
@@ -78,9 +82,16 @@ def build_mesh(
     return jax.make_mesh(
         (data, fsdp),
         BATCH_AXES,
-        axis_types=(AxisType.Auto, AxisType.Auto),
+        axis_types=AXIS_TYPES,
         devices=jax.devices()[: data * fsdp],
     )
+
+
+def plan_mesh(data: int, fsdp: int) -> AbstractMesh | None:
+    """A mesh of more devices than there are; None if there are as many, or a -1."""
+    if REST in (data, fsdp) or data * fsdp <= len(jax.devices()):
+        return None
+    return AbstractMesh((data, fsdp), BATCH_AXES, axis_types=AXIS_TYPES)
 
 
 def _check_sizes(
@@ -111,11 +122,11 @@ def _check_sizes(
         )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """The batch axis split over the devices."""
     return NamedSharding(mesh, BATCH)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """The same values on every device."""
     return NamedSharding(mesh, REPLICATED)

@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 
 import equinox as eqx
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
 from titans_eqx.nn.tree import AnyArray
-from titans_eqx.sharding.mesh import FSDP_AXIS
+from titans_eqx.sharding.mesh import FSDP_AXIS, AnyMesh
 
 Tree = TypeVar("Tree", bound=PyTree)
 
@@ -51,7 +51,7 @@ def split_axis(x: AnyArray, n_parts: int) -> int | None:
     return max(axes, key=lambda axis: x.shape[axis], default=None)
 
 
-def partition_specs(tree: PyTree[AnyArray], mesh: Mesh) -> PyTree[PartitionSpec]:
+def partition_specs(tree: PyTree[AnyArray], mesh: AnyMesh) -> PyTree[PartitionSpec]:
     """How each array is spread over a mesh, given their whole shapes."""
 
     def spec(x: AnyArray) -> PartitionSpec:
@@ -63,14 +63,14 @@ def partition_specs(tree: PyTree[AnyArray], mesh: Mesh) -> PyTree[PartitionSpec]
     return jax.tree.map(spec, tree)
 
 
-def shardings(tree: PyTree[AnyArray], mesh: Mesh) -> PyTree[NamedSharding]:
+def shardings(tree: PyTree[AnyArray], mesh: AnyMesh) -> PyTree[NamedSharding]:
     """`partition_specs` with their mesh."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec), partition_specs(tree, mesh)
     )
 
 
-def device_bytes(tree: PyTree[AnyArray], mesh: Mesh) -> int:
+def device_bytes(tree: PyTree[AnyArray], mesh: AnyMesh) -> int:
     """Bytes of each device's parts of arrays, given their whole shapes."""
     parts = jax.tree.map(
         lambda x, sharding: math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize,
@@ -94,7 +94,7 @@ def as_shards(model: Tree, axes: PyTree[int | None]) -> Tree:
     return jax.tree.map(wrap, axes, model, is_leaf=lambda x: x is None)
 
 
-def split_axes(model: PyTree, mesh: Mesh) -> PyTree[int | None]:
+def split_axes(model: PyTree, mesh: AnyMesh) -> PyTree[int | None]:
     """The `split_axis` of every leaf; None for leaves that are no arrays too."""
 
     def axis(leaf: Any) -> int | None:

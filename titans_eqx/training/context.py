@@ -14,7 +14,7 @@ from titans_eqx.config import RunConfig
 from titans_eqx.data.dataset import TaskData, TextData, open_dataset
 from titans_eqx.models import build_model
 from titans_eqx.sharding.capacity import Capacity
-from titans_eqx.sharding.mesh import build_mesh
+from titans_eqx.sharding.mesh import AnyMesh, build_mesh, plan_mesh
 from titans_eqx.sharding.parameters import shardings
 from titans_eqx.training.footprint import (
     Footprint,
@@ -33,7 +33,7 @@ class TrainContext:
 
     config: RunConfig
     data: TextData | TaskData
-    mesh: Mesh
+    mesh: AnyMesh  # of devices, unless built abstractly
     optimizer: optax.GradientTransformation
     static: Static
     train_step: TrainStep
@@ -45,7 +45,7 @@ class TrainContext:
         config: RunConfig,
         *,
         data: TextData | TaskData | None = None,
-        mesh: Mesh | None = None,
+        mesh: AnyMesh | None = None,
         abstract: bool = False,
     ) -> "TrainContext":
         """Open the data, find the devices and draw the weights.
@@ -54,7 +54,8 @@ class TrainContext:
             config: The run.
             data: Of the run, if it is open already.
             mesh: Of the run, if it is known already.
-            abstract: Compute shapes only and allocate no model.
+            abstract: Compute shapes only and allocate no model; the mesh may then be
+                of more devices than there are.
 
         Raises:
             UserError: If the config asks for data, devices or memory that is not there.
@@ -62,7 +63,8 @@ class TrainContext:
         if data is None:
             data = open_dataset(config)
         if mesh is None:
-            mesh = run_mesh(config)
+            planned = plan_mesh(config.mesh.data, config.mesh.fsdp)
+            mesh = planned if abstract and planned else run_mesh(config)
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
         def init() -> tuple[TrainState, Static]:
@@ -98,6 +100,7 @@ class TrainContext:
         )
         if abstract:
             return context
+        assert isinstance(mesh, Mesh), "nothing runs on devices that are not here"
         capacity = Capacity.of(mesh)
         least_footprint(state, mesh).require(
             capacity

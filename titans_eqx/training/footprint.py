@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from jax.sharding import Mesh
 
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
 from titans_eqx.sharding.capacity import Capacity
-from titans_eqx.sharding.mesh import batch_sharding
+from titans_eqx.sharding.mesh import AnyMesh, batch_sharding
 from titans_eqx.sharding.parameters import device_bytes, shardings
 from titans_eqx.training.state import TrainState
 from titans_eqx.training.step import TrainStep
@@ -45,10 +44,15 @@ class Footprint:
         place = f"on each of {capacity.n_devices} devices: "
         return (
             f"{needed} of {spell_bytes(capacity.n_bytes)} "
-            f"({place if capacity.n_devices > 1 else ''}"
+            f"({place if capacity.n_devices > 1 else ''}{self})"
+        )
+
+    def __str__(self) -> str:
+        """What is needed of one device, by kind."""
+        return (
             f"parameters {spell_bytes(self.parameters)}, "
             f"optimizer {spell_bytes(self.optimizer)}, "
-            f"activations and gradients {spell_bytes(self.step)})"
+            f"activations and gradients {spell_bytes(self.step)}"
         )
 
     def require(self, capacity: Capacity) -> None:
@@ -65,7 +69,7 @@ class Footprint:
             )
 
 
-def least_footprint(state: TrainState, mesh: Mesh) -> Footprint:
+def least_footprint(state: TrainState, mesh: AnyMesh) -> Footprint:
     """What any step needs, before one is traced: no activations, only gradients."""
     return Footprint(
         parameters=device_bytes((state.parameters, state.frozen), mesh),
@@ -75,7 +79,7 @@ def least_footprint(state: TrainState, mesh: Mesh) -> Footprint:
 
 
 def footprint(
-    train_step: TrainStep, state: TrainState, config: RunConfig, mesh: Mesh
+    train_step: TrainStep, state: TrainState, config: RunConfig, mesh: AnyMesh
 ) -> Footprint:
     """The footprint of the longest step of a run.
 
@@ -102,7 +106,7 @@ def footprint(
     )
 
 
-def batch_shapes(config: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(config: RunConfig, mesh: AnyMesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The longest batch of a run."""
     shape = (config.train.batch_size, max(config.data.training_lengths))
     dtypes = {"inputs": jnp.int32, "targets": jnp.int32, "mask": jnp.bool_}

@@ -8,10 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from titans_eqx.models.backbone import LayerStack
+from titans_eqx.sharding.mesh import AnyMesh
 from titans_eqx.sharding.parameters import as_shards, gather, split_axes
 from titans_eqx.training.optimizer import trainable
 from titans_eqx.training.spikes import SpikeStatistics
@@ -105,7 +105,7 @@ def assemble(state: TrainState, static: Static) -> Any:
 
 
 def whole_model(
-    state: TrainState, static: Static, mesh: Mesh
+    state: TrainState, static: Static, mesh: AnyMesh
 ) -> Callable[[PyTree[Array], PyTree[Array]], Any]:
     """From a device's parts to a model; stacks of blocks gather theirs one by one.
 

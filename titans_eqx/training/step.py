@@ -7,12 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED
+from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED, AnyMesh
 from titans_eqx.sharding.parameters import partition_specs, shardings
 from titans_eqx.sharding.varying import vary_over
 from titans_eqx.training.accumulate import in_microbatches
@@ -44,7 +43,7 @@ class StepMetrics(eqx.Module):
 def build_train_step(
     optimizer: optax.GradientTransformation,
     static: Static,
-    mesh: Mesh,
+    mesh: AnyMesh,
     loss_fn: LossFn = language_model_loss,
     *,
     accumulate: int = 1,
@@ -137,7 +136,7 @@ class SequenceSums(eqx.Module):
 
 def build_eval_step(
     static: Static,
-    mesh: Mesh,
+    mesh: AnyMesh,
     score: Callable[[Any, Batch], TokenLoss] = batch_loss,
 ) -> Callable[[TrainState, Batch], SequenceSums]:
     """Scores of a model's predictions; the batch is split over the mesh.
@@ -175,7 +174,7 @@ def build_eval_step(
 def _local_loss(
     state: TrainState,
     static: Static,
-    mesh: Mesh,
+    mesh: AnyMesh,
     loss_fn: LossFn,
     accumulate: int,
     remat: RematLevel,
