@@ -88,8 +88,14 @@ def build_mesh(
 
 
 def plan_mesh(data: int, fsdp: int) -> AbstractMesh | None:
-    """A mesh of more devices than there are; None if there are as many, or a -1."""
-    if REST in (data, fsdp) or data * fsdp <= len(jax.devices()):
+    """A mesh of more devices than there are; None if there are enough.
+
+    Args:
+        data: Devices along `data`; -1 counts as 1.
+        fsdp: Devices along `fsdp`; -1 counts as 1.
+    """
+    data, fsdp = max(data, 1), max(fsdp, 1)
+    if data * fsdp <= len(jax.devices()):
         return None
     return AbstractMesh((data, fsdp), BATCH_AXES, axis_types=AXIS_TYPES)
 
