@@ -18,9 +18,11 @@ HEIR: Final = (
 def silence_runtime() -> None:
     """Keep jax's runtime from explaining at length that a process is lost.
 
-    To be called before jax is imported. A setting of the user wins.
+    To be called before jax is imported. A setting of the user wins, unless it is the
+    one that jax itself makes, and leaves to the programs that it starts.
     """
-    os.environ.setdefault(LOG_LEVEL, "4")
+    if os.environ.get(LOG_LEVEL, "1") == "1":
+        os.environ[LOG_LEVEL] = "4"
 
 
 class LastWords:
