@@ -74,14 +74,15 @@ def folder(tmp_path_factory):
 class Pair:
     """The same command twice, but for `distributed.process_id`."""
 
-    def __init__(self, folder, run_dir):
+    def __init__(self, folder, run_dir, *overrides):
         four, two = (f"device_count={n}" for n in (4, 2))
         env = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(four, two)}
         command = [sys.executable, "scripts/train.py", "--run-dir", str(run_dir)]
-        command += ["--config", str(folder / "small.toml"), "--set"]
+        command += ["--config", str(folder / "small.toml")]
+        command += [part for text in overrides for part in ("--set", text)]
         self.processes = [
             subprocess.Popen(
-                [*command, f"distributed.process_id={process_id}"],
+                [*command, "--set", f"distributed.process_id={process_id}"],
                 cwd=ROOT,
                 env=env | {"PYTHONPATH": str(ROOT)},
                 stdout=subprocess.PIPE,
@@ -93,7 +94,9 @@ class Pair:
 
     def signal(self, number, process_id, at):
         """Send a signal to one process when the first one has said something."""
-        for line in self.processes[0].stdout:
+        output = self.processes[0].stdout
+        assert output is not None
+        for line in output:
             if at in line:
                 break
         self.processes[process_id].send_signal(number)
@@ -114,7 +117,9 @@ class Pair:
 @pytest.fixture(scope="module")
 def stopped(folder):
     """A run of two processes that has received SIGTERM in the second."""
-    pair = Pair(folder, folder / "run")
+    pair = Pair(
+        folder, folder / "run", "mesh.fsdp=2"
+    )  # which the devices of each share
     pair.signal(signal.SIGTERM, 1, at="compiling")
     pair.end()
     return pair, steps_saved(folder / "run")

@@ -7,6 +7,7 @@ from titans_eqx.config import (
     AnyTask,
     AttentionConfig,
     DataConfig,
+    DistributedConfig,
     MemoryConfig,
     MeshConfig,
     ModelConfig,
@@ -26,6 +27,7 @@ SECTIONS = {
     "optimizer": OptimizerConfig,
     "train": TrainConfig,
     "mesh": MeshConfig,
+    "distributed": DistributedConfig,
 } | {f"data.task: {kind().name}": kind for kind in get_args(AnyTask)}
 
 

@@ -15,6 +15,9 @@ from jax.experimental import multihost_utils
 from titans_eqx.errors import UserError
 from titans_eqx.terminal.last_words import LOG_LEVEL, LastWords
 
+# Seconds in which processes that fail of the same can say so themselves; those that
+# are left are aborted when process 0 ends.
+PATIENCE: Final = 2.0
 # Seconds that a lost process needs to be missed, beyond the timeout of its heartbeat.
 NOTICE: Final = 20.0
 
@@ -76,9 +79,10 @@ def connected(
             # The devices of a lost process are missed before it is itself. If nobody
             # is lost, the error is ours.
             time.sleep(heartbeat_timeout + NOTICE)
-        # In an orderly end each process waits for the others, who wait for this one.
-        atexit.register(_end_process, _exit_code(error))
         words.close()
+        if jax.distributed.is_initialized():
+            # An orderly end would wait for the others, who wait for this one.
+            atexit.register(_end_process, _exit_code(error))
         raise
     words.close()
     jax.distributed.shutdown()
@@ -147,6 +151,9 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _end_process(exit_code: int) -> None:
+    """End without a word to the others; jax will end them."""
+    if jax.process_index() == 0:
+        time.sleep(PATIENCE)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
