@@ -5,6 +5,7 @@ from typing import ClassVar, Final
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.errors import UserError
+from titans_eqx.sharding.processes import from_primary
 
 SKIPS_IN_A_ROW: Final = 20  # steps without a finite gradient after which a run gives up
 
@@ -42,7 +43,7 @@ class DivergenceCheck:
         if self._in_a_row < SKIPS_IN_A_ROW:
             return
         checkpoints.wait()
-        saved = checkpoints.complete_steps()
+        saved = from_primary(checkpoints.complete_steps)  # which finishes last
         raise DivergedError(
             f"no finite gradient in the {self._in_a_row} steps up to step {step}. "
             "Lower optimizer.learning_rate or model.memory.max_learning_rate. "

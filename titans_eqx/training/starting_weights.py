@@ -4,6 +4,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from titans_eqx.checkpoint.checkpoints import CheckpointError
 from titans_eqx.checkpoint.load_model import load_model
@@ -64,7 +65,9 @@ def start_from(
     # Not `jax.tree.map` over both: static fields, such as chunk lengths, may differ.
     leaves, structure = jax.tree.flatten(own)
     placed = structure.unflatten(
-        jax.device_put(new, old.sharding)
+        jax.make_array_from_callback(
+            new.shape, old.sharding, np.asarray(new).__getitem__
+        )
         for new, old in zip(jax.tree.leaves(weights), leaves, strict=True)
     )
     return TrainState.from_items({**state.items(), "model": placed}), lines
