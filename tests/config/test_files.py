@@ -164,6 +164,14 @@ WRONG_TEXTS = {
         "train.batch_size must be a multiple of mesh.data x mesh.fsdp x "
         "train.accumulate, got 18 and 8; batch_size = 24 would do",
     ),
+    "streams of a task": (
+        '[train]\ncarry_state = true\n[data]\nsource = "task"',
+        "train.carry_state reads on in a text, and the examples of data.source = ",
+    ),
+    "streams of several lengths": (
+        "[train]\ncarry_state = true\n[data]\nlengths = [64, 128]",
+        "train.carry_state needs windows of one length, got data.lengths = [64, 128]",
+    ),
     "task": (
         TASK + 'name = "mqr"',
         'data.task.name must be one of "mqar", "in_context_recall", "noisy_recall", ',

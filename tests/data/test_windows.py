@@ -13,6 +13,8 @@ from titans_eqx.data import (
     DataError,
     Dataset,
     TextWindows,
+    TrainBatches,
+    WindowStreams,
     find_documents,
     spread,
 )
@@ -86,3 +88,27 @@ def test_loss_in_bits_counts_the_bytes_of_the_text(write_files: Callable) -> Non
     # 7 bytes, 9 tokens.
     folder = write_files({"a.txt": b"abc", "b.txt": b"de", "c.txt": b"fg"})
     assert open_bytes(folder).bits_per_byte(14 * math.log(2)) == pytest.approx(18)
+
+
+def test_rows_of_streams_read_on_and_start_anew_together(write_files: Callable) -> None:
+    text = bytes(range(97, 97 + 26))
+    windows = TextWindows(open_bytes(write_files({"a.txt": text})), 3)
+    assert len(windows) == 8
+    streams = WindowStreams(windows, 3)  # of two windows each; two are left out
+    assert isinstance(streams, Dataset)
+    batches = TrainBatches([streams], 3, seed=7, shuffle=False)
+    read = [
+        [bytes(row.astype(np.uint8)) for row in batches[step]["inputs"]]
+        for step in range(3)
+    ]
+    assert read[0] == [b"abc", b"ghi", b"mno"]
+    assert read[1] == [b"def", b"jkl", b"pqr"]
+    assert read[2] == read[0]
+    resets = [batches[step]["reset"].tolist() for step in range(3)]
+    assert resets == [[True] * 3, [False] * 3, [True] * 3]
+
+
+def test_too_few_windows_for_streams_are_refused(write_files: Callable) -> None:
+    windows = TextWindows(open_bytes(write_files({"a.txt": b"abcdefgh"})), 3)
+    with pytest.raises(DataError, match="2 windows are too few for 3 streams: lower"):
+        WindowStreams(windows, 3)

@@ -45,7 +45,10 @@ def test_average_has_the_weights_of_its_definition(double_precision, optax_promo
 @pytest.fixture(scope="module")
 def run(small_config, train_quietly, tmp_path_factory):
     config = small_config(
-        model__pattern="transformer", train__ema_decay=DECAY, train__steps=4
+        model__pattern="transformer",
+        train__ema_decay=DECAY,
+        train__carry_state=True,
+        train__steps=4,
     )
     folder = tmp_path_factory.mktemp("averaged") / "run"
     train_quietly(config, folder)
@@ -65,13 +68,14 @@ def assert_equal_trees(left, right):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_continued_run_has_the_same_average(run, train_quietly, tmp_path):
+def test_a_continued_run_has_the_same_average_and_carry(run, train_quietly, tmp_path):
     config, reference = run
     folder = shutil.copytree(reference, tmp_path / "run")
     (folder / "checkpoints" / "4" / "manifest.json").unlink()
     assert "continuing from step 2" in train_quietly(config, folder)
     items, expected = last_items(config, folder), last_items(config, reference)
-    assert "average" in items
+    assert items.keys() == {"model", "optimizer", "counters", "average", "carry"}
+    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(items["carry"]))
     assert_equal_trees(items, expected)
 
 

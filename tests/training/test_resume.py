@@ -240,10 +240,19 @@ def test_changed_model_is_refused_by_key(changes_of, key, value, message):
         changes_of(**{key: value})
 
 
-def test_what_was_not_saved_cannot_be_switched_on(changes_of):
-    message = "train.ema_decay was off when the checkpoint .* train.init_from = this"
+@pytest.mark.parametrize(("key", "value"), [("ema_decay", 0.9), ("carry_state", True)])
+def test_what_was_not_saved_cannot_be_switched_on(changes_of, key, value):
+    message = f"train.{key} was off when the checkpoint .* train.init_from = this"
     with pytest.raises(CheckpointError, match=message):
-        changes_of(train__ema_decay=0.9)
+        changes_of(**{f"train__{key}": value})
+
+
+def test_streams_are_not_cut_anew(small_config, metadata):
+    streams = copy.deepcopy(metadata)
+    streams["config"]["train"]["carry_state"] = True
+    config = small_config(train__carry_state=True, data__seq_len=8)
+    with pytest.raises(CheckpointError, match="streams: data.seq_len was 16, is 8"):
+        check_resumable(config, fingerprints(config), streams)
 
 
 def test_changed_text_is_refused(changes_of, small_config, tmp_path):

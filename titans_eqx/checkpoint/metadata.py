@@ -14,8 +14,10 @@ FORMAT: Final = 4  # of the whole checkpoint; since 4 the arrays have checksums
 BEFORE_VERSIONS: Final = "0.1"  # wrote formats 1 and 2, which do not name it
 # Of the config: says where a run trains, not what; it may go on elsewhere.
 PLACES: Final = frozenset({"mesh", "distributed"})
+# What cuts a text into streams, which goes on with the states of their rows.
+STREAM_KEYS: Final = ("data.seq_len", "train.batch_size")
 # Keys that cannot be switched on within a run: what they add was not saved.
-SAVED_WITH: Final = ("train.ema_decay",)
+SAVED_WITH: Final = ("train.ema_decay", "train.carry_state")
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
 
 
@@ -64,7 +66,8 @@ def check_resumable(
 
     Raises:
         CheckpointError: If the model or the texts differ, a key was switched on whose
-            part of the state was not saved, or the checkpoint is of another format.
+            part of the state was not saved, streams would be cut elsewhere, or the
+            checkpoint is of another format.
     """
     parsed = _parse(saved)
     before, now = (
@@ -86,6 +89,12 @@ def check_resumable(
                 "what it needs is not there. Switch it off, or start another "
                 "--run-dir with train.init_from = this one."
             )
+    cuts = [change for change in changes if change.split()[0] in STREAM_KEYS]
+    if config.train.carry_state and cuts:
+        raise CheckpointError(
+            f"with train.carry_state the text is cut into other streams: "
+            f"{'; '.join(cuts)}. Change it back, or use --fresh or another --run-dir."
+        )
     for name, fingerprint in fingerprints.items():
         if parsed.fingerprints.get(name) != fingerprint:
             raise CheckpointError(

@@ -195,7 +195,26 @@ class RunConfig(Section):
                 "train.steps",
             )
         self._check_mesh()
+        self._check_streams()
         return self
+
+    def _check_streams(self) -> None:
+        if not self.train.carry_state:
+            return
+        if self.data.source == "task":
+            raise combination_error(
+                "train.carry_state reads on in a text, and the examples of data.source "
+                '= "task" do not go on; train on a text, or set it to false',
+                "train.carry_state",
+                "data.source",
+            )
+        if len(self.data.training_lengths) > 1:
+            raise combination_error(
+                "train.carry_state needs windows of one length, got data.lengths = "
+                f"{list(self.data.lengths)}; leave it out and set data.seq_len",
+                "train.carry_state",
+                "data.lengths",
+            )
 
     def _check_mesh(self) -> None:
         data, fsdp = self.mesh.data, self.mesh.fsdp

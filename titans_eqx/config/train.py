@@ -53,6 +53,10 @@ class TrainConfig(Section):
         lt=1,
         description="of the average of the weights that is evaluated; 0 = no average",
     )
+    carry_state: bool = Field(
+        default=False,
+        description="whether each row reads on in a text of its own, with its memory",
+    )
     eval_every: Steps = Field(
         default=200, description="steps between evaluations; 0 = never"
     )

@@ -30,3 +30,4 @@ from titans_eqx.data.tokenizer import FileTokenizer as FileTokenizer
 from titans_eqx.data.tokenizer import Tokenizer as Tokenizer
 from titans_eqx.data.tokenizer import load_tokenizer as load_tokenizer
 from titans_eqx.data.windows import TextWindows as TextWindows
+from titans_eqx.data.windows import WindowStreams as WindowStreams

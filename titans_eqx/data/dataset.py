@@ -19,7 +19,7 @@ from titans_eqx.data.tokenizer import (
     load_tokenizer,
     tokenizer_name,
 )
-from titans_eqx.data.windows import TextWindows
+from titans_eqx.data.windows import TextWindows, WindowStreams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +106,16 @@ def _open_text(config: RunConfig) -> TextData:
     tokenizer = load_tokenizer(name, fingerprint) if is_there else None
     _check_vocabulary(config, train.vocab_size, f"the tokenizer {name}")
     windows = [TextWindows(train, length) for length in data.training_lengths]
+    if config.train.carry_state:
+        streams = [WindowStreams(one, config.train.batch_size) for one in windows]
+        batches = _batches(config, streams, shuffle=False)
+    else:
+        batches = _batches(config, windows)
     return TextData(
         tokenizer=tokenizer,
         train_corpus=train,
         eval_corpus=evaluated,
-        batches=_batches(config, windows),
+        batches=batches,
         eval_examples=TextWindows(evaluated, data.seq_len),
     )
 
@@ -141,11 +146,14 @@ def _open_task(config: RunConfig) -> TaskData:
     )
 
 
-def _batches(config: RunConfig, datasets: Sequence[Dataset]) -> TrainBatches:
+def _batches(
+    config: RunConfig, datasets: Sequence[Dataset], *, shuffle: bool = True
+) -> TrainBatches:
     return TrainBatches(
         datasets,
         config.train.batch_size,
         config.data.seed,
+        shuffle=shuffle,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

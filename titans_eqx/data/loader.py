@@ -17,9 +17,9 @@ N_READ_AHEAD: Final = 8  # batches
 
 
 class TrainBatches:
-    """Shuffled batches, addressed by step, of datasets that take turns.
+    """Batches, addressed by step, of datasets that take turns.
 
-    Every dataset is read over and over, each time in a new order.
+    Every dataset is read over and over, each time in a new order or always in its own.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class TrainBatches:
         batch_size: int,
         seed: int,
         *,
+        shuffle: bool = True,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
@@ -38,6 +39,7 @@ class TrainBatches:
             batch_size: Examples in a step over all processes, a multiple of
                 `process_count`.
             seed: Decides the order, in [0, 2**32).
+            shuffle: Whether a dataset is read in a new order each time.
             process_index: Which part of each batch is ours.
             process_count: Number of parts.
 
@@ -66,13 +68,16 @@ class TrainBatches:
                     "more text in data.path"
                 )
         self._read_options = grain.ReadOptions(N_THREADS, N_READ_AHEAD)
+
+        def ordered(turn: int, dataset: Dataset) -> grain.MapDataset:
+            source = grain.MapDataset.source(dataset)
+            # An order of its own for each turn, or a dataset that has two turns would
+            # be read twice in the same order.
+            return source.seed((seed + turn) % 2**32).shuffle() if shuffle else source
+
         self._steps = grain.MapDataset.mix(
             [
-                grain.MapDataset.source(dataset)
-                # An order of its own for each turn, or a dataset that has two turns
-                # would be read twice in the same order.
-                .seed((seed + turn) % 2**32)
-                .shuffle()
+                ordered(turn, dataset)
                 .repeat(None)[:MAX_EXAMPLES]
                 .batch(batch_size // process_count)[process_index::process_count]
                 for turn, dataset in enumerate(datasets)

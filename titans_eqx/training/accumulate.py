@@ -11,11 +11,14 @@ from jaxtyping import Array, Float, Int, PyTree
 from titans_eqx.sharding.varying import scan
 from titans_eqx.training.loss import Batch
 
+Inputs: TypeAlias = tuple[Batch, PyTree[Array]]
+"""A batch, and what its rows carry, if anything; a leading batch axis everywhere."""
 LossSum: TypeAlias = Callable[
-    [PyTree[Array], PyTree[Array], Batch], tuple[Float[Array, ""], Int[Array, ""]]
+    [PyTree[Array], PyTree[Array], Inputs],
+    tuple[Float[Array, ""], tuple[Int[Array, ""], PyTree[Array]]],
 ]
-"""From trainable arrays, frozen arrays and a batch to the sum of the losses and the
-number of scored tokens."""
+"""From trainable arrays, frozen arrays and inputs to the sum of the losses, the number
+of scored tokens, and what the rows carry on."""
 
 
 def in_microbatches(loss_sum: LossSum, n_parts: int) -> LossSum:
@@ -35,25 +38,29 @@ def in_microbatches(loss_sum: LossSum, n_parts: int) -> LossSum:
         return loss_sum
 
     def forward(
-        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
-    ) -> tuple[tuple[Float[Array, ""], Int[Array, ""]], PyTree[Array]]:
+        parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
         def body(
-            total: PyTree[Array], part: Batch
-        ) -> tuple[PyTree[Array], tuple[Float[Array, ""], Int[Array, ""]]]:
-            sums, gradient = jax.value_and_grad(loss_sum, has_aux=True)(
+            total: PyTree[Array], part: Inputs
+        ) -> tuple[PyTree[Array], PyTree[Array]]:
+            of_part, gradient = jax.value_and_grad(loss_sum, has_aux=True)(
                 parameters, frozen, part
             )
-            return jax.tree.map(jnp.add, total, gradient), sums
+            return jax.tree.map(jnp.add, total, gradient), of_part
 
         parts = jax.tree.map(
-            lambda x: rearrange(x, "(n batch) ... -> n batch ...", n=n_parts), batch
+            lambda x: rearrange(x, "(n batch) ... -> n batch ...", n=n_parts), inputs
         )
         zeros = jax.tree.map(jnp.zeros_like, parameters)
-        gradient, (losses, counts) = scan(body, zeros, parts)
-        return (jnp.sum(losses), jnp.sum(counts, dtype=counts.dtype)), gradient
+        gradient, (losses, (counts, carries)) = scan(body, zeros, parts)
+        carry = jax.tree.map(
+            lambda x: rearrange(x, "n batch ... -> (n batch) ..."), carries
+        )
+        count = jnp.sum(counts, dtype=counts.dtype)
+        return (jnp.sum(losses), (count, carry)), gradient
 
     def backward(
-        gradient: PyTree[Array], cotangents: tuple[Float[Array, ""], Array]
+        gradient: PyTree[Array], cotangents: tuple[Float[Array, ""], PyTree[Array]]
     ) -> tuple[PyTree[Array], None, None]:
         return jax.tree.map(lambda g: cotangents[0] * g, gradient), None, None
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +16,7 @@ from titans_eqx.data.dataset import TaskData, TextData, open_dataset
 from titans_eqx.models import build_model
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import AnyMesh, build_mesh, plan_mesh
-from titans_eqx.sharding.parameters import shardings
+from titans_eqx.training.carry import init_carry, stream_loss
 from titans_eqx.training.footprint import (
     Footprint,
     footprint,
@@ -24,7 +25,12 @@ from titans_eqx.training.footprint import (
 from titans_eqx.training.loss import language_model_loss
 from titans_eqx.training.optimizer import build_optimizer
 from titans_eqx.training.state import Static, TrainState, init_train_state
-from titans_eqx.training.step import TrainStep, build_train_step
+from titans_eqx.training.step import (
+    LossFn,
+    StreamLossFn,
+    TrainStep,
+    build_train_step,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +75,11 @@ class TrainContext:
 
         def init() -> tuple[TrainState, Static]:
             model = build_model(config.model, key=jr.key(config.train.seed))
-            averages = config.train.ema_decay > 0
-            return init_train_state(model, optimizer, averages=averages)
+            train, carry = config.train, None
+            if train.carry_state:
+                carry = init_carry(model, train.batch_size, train.precision)
+            averages = train.ema_decay > 0
+            return init_train_state(model, optimizer, averages=averages, carry=carry)
 
         # Traced rather than run: drawing the weights op by op would take many small
         # programs.
@@ -85,11 +94,7 @@ class TrainContext:
                 optimizer,
                 static,
                 mesh,
-                functools.partial(
-                    language_model_loss,
-                    block_len=config.train.loss_block,
-                    precision=config.train.precision,
-                ),
+                _loss_fn(config),
                 accumulate=config.train.accumulate,
                 remat=config.train.remat,
                 ema_decay=config.train.ema_decay,
@@ -102,11 +107,10 @@ class TrainContext:
             return context
         assert isinstance(mesh, Mesh), "nothing runs on devices that are not here"
         capacity = Capacity.of(mesh)
-        least_footprint(state, mesh).require(
-            capacity
-        )  # at once, where tracing takes long
+        # At once, where tracing takes long.
+        least_footprint(state, mesh).require(capacity)
         context.footprint.require(capacity)
-        state = jax.jit(lambda: init()[0], out_shardings=shardings(state, mesh))()
+        state = jax.jit(lambda: init()[0], out_shardings=state.shardings(mesh))()
         return dataclasses.replace(context, state=state)
 
     @functools.cached_property
@@ -127,3 +131,14 @@ def run_mesh(config: RunConfig) -> Mesh:
         fsdp=config.mesh.fsdp,
         width=config.model.d_model,
     )
+
+
+def _loss_fn(config: RunConfig) -> LossFn | StreamLossFn:
+    train = config.train
+    options: dict[str, Any] = {
+        "block_len": train.loss_block,
+        "precision": train.precision,
+    }
+    if train.carry_state:
+        return functools.partial(stream_loss, **options)
+    return functools.partial(language_model_loss, **options)

@@ -11,9 +11,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
+from titans_eqx.nn.tree import n_bytes
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import AnyMesh, batch_sharding
-from titans_eqx.sharding.parameters import device_bytes, shardings
+from titans_eqx.sharding.parameters import device_bytes
 from titans_eqx.training.state import TrainState
 from titans_eqx.training.step import TrainStep
 
@@ -74,7 +75,7 @@ def least_footprint(state: TrainState, mesh: AnyMesh) -> Footprint:
     return Footprint(
         parameters=device_bytes((state.parameters, state.frozen), mesh),
         optimizer=device_bytes((state.optimizer, state.average), mesh),
-        step=device_bytes(state.parameters, mesh),
+        step=device_bytes(state.parameters, mesh) + _carry_bytes(state, mesh),
     )
 
 
@@ -96,24 +97,28 @@ def footprint(
             x.shape, x.dtype, sharding=sharding, weak_type=x.weak_type
         ),
         state,
-        shardings(state, mesh),
+        state.shardings(mesh),
     )
     traced = train_step.trace(shapes, batch_shapes(config, mesh))
     # The optimizer's own arithmetic, number by number, is done in place.
     inner = [sub for eqn in traced.jaxpr.eqns for sub in _inner(eqn)]
-    return dataclasses.replace(
-        least_footprint(state, mesh), step=max(map(_peak, inner))
-    )
+    step = max(map(_peak, inner)) + _carry_bytes(state, mesh)
+    return dataclasses.replace(least_footprint(state, mesh), step=step)
 
 
 def batch_shapes(config: RunConfig, mesh: AnyMesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The longest batch of a run."""
     shape = (config.train.batch_size, max(config.data.training_lengths))
     dtypes = {"inputs": jnp.int32, "targets": jnp.int32, "mask": jnp.bool_}
-    return {
+    shapes = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
         for name, dtype in dtypes.items()
     }
+    if config.train.carry_state:
+        shapes["reset"] = jax.ShapeDtypeStruct(
+            shape[:1], jnp.bool_, sharding=batch_sharding(mesh)
+        )
+    return shapes
 
 
 def spell_bytes(n_bytes: int) -> str:
@@ -122,6 +127,10 @@ def spell_bytes(n_bytes: int) -> str:
     while number >= 1024 and len(units) > 1:
         number, units = number / 1024, units[1:]
     return f"{number:,.3g} {units[0]}" if number < 1000 else f"{number:,.0f} {units[0]}"
+
+
+def _carry_bytes(state: TrainState, mesh: AnyMesh) -> int:
+    return n_bytes(state.carry) // mesh.size
 
 
 def _peak(jaxpr: Jaxpr) -> int:

@@ -66,7 +66,17 @@ def batch_loss(
         starts = row.get("document_starts")
         return model.features(row["inputs"], document_starts=starts)[0]
 
-    features = jax.vmap(read)(batch)
+    return score_tokens(model, jax.vmap(read)(batch), batch, block_len=block_len)
+
+
+def score_tokens(
+    model: TitansLM,
+    features: Float[Array, "batch seq d_model"],
+    batch: Batch,
+    *,
+    block_len: int,
+) -> TokenLoss:
+    """Score the predictions that are made of features; see `batch_loss`."""
     targets, mask = batch["targets"], batch["mask"]
 
     def score(rows: tuple[Array, Array, Array]) -> TokenLoss:

@@ -11,8 +11,13 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from titans_eqx.models.backbone import LayerStack
-from titans_eqx.sharding.mesh import AnyMesh
-from titans_eqx.sharding.parameters import as_shards, gather, split_axes
+from titans_eqx.sharding.mesh import AnyMesh, batch_sharding
+from titans_eqx.sharding.parameters import (
+    as_shards,
+    gather,
+    shardings,
+    split_axes,
+)
 from titans_eqx.training.optimizer import trainable
 from titans_eqx.training.spikes import SpikeStatistics
 
@@ -31,6 +36,7 @@ class TrainState(eqx.Module):
     spikes: Int[Array, ""]  # steps left out as spikes
     statistics: SpikeStatistics
     average: PyTree[Array] | None = None  # of the parameters over steps, if it is kept
+    carry: PyTree[Array] | None = None  # state of each row of a batch, if it goes on
 
     def items(self) -> dict[str, PyTree]:
         """The parts of a checkpoint; who only wants the model reads only the first."""
@@ -46,6 +52,8 @@ class TrainState(eqx.Module):
         }
         if self.average is not None:  # as a model, for those who only want that
             items["average"] = eqx.combine(self.average, self.frozen)
+        if self.carry is not None:
+            items["carry"] = self.carry
         return items
 
     @classmethod
@@ -62,7 +70,16 @@ class TrainState(eqx.Module):
             items["optimizer"],
             **items["counters"],
             average=average,
+            carry=items.get("carry"),
         )
+
+    def shardings(self, mesh: AnyMesh) -> "TrainState":
+        """How its arrays are spread over a mesh: rows like those of a batch."""
+        spread = shardings(self, mesh)
+        if self.carry is None:
+            return spread
+        rows = jax.tree.map(lambda _: batch_sharding(mesh), self.carry)
+        return eqx.tree_at(lambda state: state.carry, spread, rows)
 
     def evaluated(self) -> "TrainState":
         """What is evaluated: the average in place of the parameters, if it is kept."""
@@ -76,6 +93,7 @@ def init_train_state(
     optimizer: optax.GradientTransformation,
     *,
     averages: bool = False,
+    carry: PyTree[Array] | None = None,
 ) -> tuple[TrainState, Static]:
     """Split a model into the state before the first step and its static half.
 
@@ -83,6 +101,7 @@ def init_train_state(
         model: Before its first step.
         optimizer: From `build_optimizer`.
         averages: Whether an average of the parameters is kept.
+        carry: From `init_carry`, if the rows of a batch go on with those of the last.
     """
     arrays, static = eqx.partition(model, eqx.is_array)
     parameters, frozen = eqx.partition(arrays, trainable(arrays))
@@ -95,6 +114,7 @@ def init_train_state(
         spikes=jnp.zeros((), jnp.int32),
         statistics=SpikeStatistics.init(),
         average=jax.tree.map(jnp.copy, parameters) if averages else None,
+        carry=carry,
     )
     return state, static
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED, AnyMesh
-from titans_eqx.sharding.parameters import partition_specs, shardings
+from titans_eqx.sharding.parameters import partition_specs
 from titans_eqx.sharding.varying import vary_over
-from titans_eqx.training.accumulate import in_microbatches
+from titans_eqx.training.accumulate import Inputs, in_microbatches
 from titans_eqx.training.average import add_to_average
 from titans_eqx.training.loss import (
     Batch,
@@ -26,6 +26,10 @@ from titans_eqx.training.state import Static, TrainState, whole_model
 
 LossFn: TypeAlias = Callable[[Any, Batch], tuple[Float[Array, ""], Array]]
 """From a model and a batch to the sum of the losses and the number of scored tokens."""
+StreamLossFn: TypeAlias = Callable[
+    [Any, Batch, PyTree[Array]], tuple[Float[Array, ""], Array, PyTree[Array]]
+]
+"""The same with what the rows carry from one batch to the next."""
 
 TrainStep: TypeAlias = jax.stages.Wrapped
 """From a state (donated) and a batch to the next state and the step's metrics."""
@@ -44,7 +48,7 @@ def build_train_step(
     optimizer: optax.GradientTransformation,
     static: Static,
     mesh: AnyMesh,
-    loss_fn: LossFn = language_model_loss,
+    loss_fn: LossFn | StreamLossFn = language_model_loss,
     *,
     accumulate: int = 1,
     remat: RematLevel = "none",
@@ -62,7 +66,8 @@ def build_train_step(
         static: From `init_train_state`.
         mesh: Its devices each take a part of the batch axis of all arrays of a batch.
         loss_fn: Of the model and a device's part of a batch. The loss of a step is the
-            sum over devices of its first result, over that of its second.
+            sum over devices of its first result, over that of its second. A
+            `StreamLossFn` if the state has a `carry`.
         accumulate: Parts of a device's part of a batch, read one after the other.
         remat: How much the backward pass computes again, see `titans_eqx.nn.remat`.
         ema_decay: Of the average of the parameters, if the state has one.
@@ -78,14 +83,15 @@ def build_train_step(
         parameter_specs, frozen_specs = partition_specs(
             (state.parameters, state.frozen), mesh
         )
-        loss, gradient = jax.shard_map(
+        (loss, carry), gradient = jax.shard_map(
             jax.value_and_grad(
-                _local_loss(state, static, mesh, loss_fn, accumulate, remat)
+                _local_loss(state, static, mesh, loss_fn, accumulate, remat),
+                has_aux=True,
             ),
             mesh=mesh,
             in_specs=(parameter_specs, frozen_specs, BATCH),
-            out_specs=(REPLICATED, parameter_specs),
-        )(state.parameters, state.frozen, batch)
+            out_specs=((REPLICATED, BATCH), parameter_specs),
+        )(state.parameters, state.frozen, (batch, state.carry))
         norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, state.parameters
@@ -119,8 +125,9 @@ def build_train_step(
             spikes=spikes,
             statistics=statistics,
             average=average,
+            carry=select(is_finite, carry, state.carry),
         )
-        state = jax.lax.with_sharding_constraint(state, shardings(state, mesh))
+        state = jax.lax.with_sharding_constraint(state, state.shardings(mesh))
         return state, StepMetrics(loss, norm, state.skipped, state.spikes)
 
     return jax.jit(step, donate_argnums=0)
@@ -175,31 +182,34 @@ def _local_loss(
     state: TrainState,
     static: Static,
     mesh: AnyMesh,
-    loss_fn: LossFn,
+    loss_fn: LossFn | StreamLossFn,
     accumulate: int,
     remat: RematLevel,
-) -> Callable[..., Float[Array, ""]]:
+) -> Callable[..., tuple[Float[Array, ""], PyTree[Array]]]:
     whole = whole_model(state, static, mesh)
 
     def whole_sum(
-        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
-    ) -> tuple[Float[Array, ""], Array]:
+        parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
+    ) -> tuple[Float[Array, ""], tuple[Array, PyTree[Array]]]:
+        batch, carry = inputs
+        arguments = (batch,) if carry is None else (batch, carry)
         with recomputing(remat):
-            return loss_fn(whole(parameters, frozen), batch)
+            loss, n_scored, *rest = loss_fn(whole(parameters, frozen), *arguments)
+        return loss, (n_scored, rest[0] if rest else None)
 
     loss_sum = in_microbatches(whole_sum, accumulate)
 
     def local_loss(
-        parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
-    ) -> Float[Array, ""]:
+        parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
+    ) -> tuple[Float[Array, ""], PyTree[Array]]:
         # Marked as varying here, once, the gradients are summed over devices once, at
         # the very end; left replicated, they would be summed at each use, inside every
         # scan.
         parameters, frozen = vary_over((parameters, frozen), BATCH_AXES)
-        loss, n_scored = loss_sum(parameters, frozen, batch)
+        loss, (n_scored, carry) = loss_sum(parameters, frozen, inputs)
         # Summed over the mesh before differentiating: the gradient of a replicated
         # parameter then arrives already summed over devices.
         loss, n_scored = jax.lax.psum((loss, n_scored.astype(loss.dtype)), BATCH_AXES)
-        return loss / jnp.maximum(n_scored, 1)
+        return loss / jnp.maximum(n_scored, 1), carry
 
     return local_loss
