@@ -1,9 +1,14 @@
 import json
+import math
 
+import equinox as eqx
+import jax.numpy as jnp
+import optax
 import pytest
 from click.testing import CliRunner
 
 from tests.refusal import assert_refused
+from titans_eqx import load_model
 from titans_eqx.commands import evaluate
 
 
@@ -18,18 +23,60 @@ def test_perplexity_by_position_is_written(run_folder, tmp_path):
     result = run(evaluate.main, *arguments)
     assert result.exit_code == 0, result.output
     table = json.loads((tmp_path / "out" / "results.json").read_text())["table"]
-    assert [(row["from"], row["to"]) for row in table] == [
-        (0, 32),
-        (32, 64),
-        (64, 80),
-        (0, 80),
+    assert [(row["context"], row["from"], row["to"]) for row in table] == [
+        ("all", 0, 32),
+        ("all", 32, 64),
+        ("all", 64, 80),
+        ("new", 0, 80),
+        ("near repeat", 0, 80),
+        ("far repeat", 0, 80),
+        ("all", 0, 80),
     ]
-    *parts, whole = table
+    *parts, new, near, far, whole = table
+    assert new["tokens"] + near["tokens"] + far["tokens"] == whole["tokens"]
+    assert min(new["tokens"], far["tokens"]) > 0
+    assert (near["tokens"], near["nats"]) == (0, None)  # lines are longer than a window
+    kinds = sum(row["nats"] * row["tokens"] for row in (new, far))
+    assert whole["nats"] == pytest.approx(kinds / whole["tokens"])
     mean = sum(row["nats"] * row["tokens"] for row in parts) / whole["tokens"]
     assert whole["nats"] == pytest.approx(mean)
     assert (tmp_path / "out" / "picture.png").exists()
     again = "holds results; name a new folder"
     assert_refused(evaluate.main, *arguments, message=again)
+
+
+def test_a_text_is_read_once_beside_compressors(run_folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"line {i} of the text\n" for i in range(150)))
+    arguments = ["--run", run_folder, "--task", "prequential", "--no-picture"]
+    arguments += ["--out", tmp_path / "out"]
+    result = run(evaluate.main, *arguments, "--text", text)
+    assert result.exit_code == 0, result.output
+    table = json.loads((tmp_path / "out" / "results.json").read_text())["table"]
+    n_bytes = text.stat().st_size
+    assert [row["bytes"] for row in table] == [1024, 2048, n_bytes]
+    # Bits from the start are those of the parts, and those a byte read alone costs.
+    bits = sum(
+        row["since the last"] * (row["bytes"] - before)
+        for row, before in zip(table, (0, 1024, 2048), strict=True)
+    )
+    assert table[-1]["model"] == pytest.approx(bits / n_bytes)
+    model = load_model(run_folder).model
+    tokens = jnp.asarray(list(text.read_bytes()), jnp.int32)
+    logits, _ = eqx.filter_jit(model)(tokens[:-1])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[1:])
+    expected = (8 + float(losses.sum()) / math.log(2)) / n_bytes
+    assert table[-1]["model"] == pytest.approx(expected, rel=1e-4)
+    assert {"gzip -9", "bzip2 -9", "xz -9"} <= table[0].keys()
+    assert table[-1]["xz -9"] < table[0]["xz -9"]
+
+    arguments[-1] = tmp_path / "other"
+    without = "reads a text; name its file with --text"
+    assert_refused(evaluate.main, *arguments, message=without)
+    short = tmp_path / "short"
+    short.write_text("a")
+    for path, message in ((short, "has 1 tokens"), (tmp_path / "none", "cannot read")):
+        assert_refused(evaluate.main, *arguments, "--text", path, message=message)
 
 
 def test_a_text_model_is_asked_for_needles_but_not_for_pairs(run_folder, tmp_path):
@@ -65,6 +112,9 @@ WITHOUT_EFFECT = {
     "--pairs": ("needle", "4"),
     "--depth": ("recall", "0.5"),
     "--seed": ("perplexity", "1"),
+    "--text": ("recall", "file"),
+    "--window": ("needle", "4"),
+    "--examples": ("prequential", "4"),
 }
 
 

@@ -12,10 +12,16 @@ from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
 
 WITHOUT_EFFECT: Final = {
-    "perplexity": ("--pairs", "--depth", "--seed"),
-    "recall": ("--depth",),
-    "needle": ("--pairs",),
+    "perplexity": ("--pairs", "--depth", "--seed", "--text"),
+    "prequential": (
+        *("--length", "--pairs", "--depth", "--examples", "--batch-size", "--seed"),
+        *("--repeat-len", "--window"),
+    ),
+    "recall": ("--depth", "--text", "--repeat-len", "--window"),
+    "needle": ("--pairs", "--text", "--repeat-len", "--window"),
 }
+DEFAULT_EXAMPLES: Final = 64
+DEFAULT_BATCH: Final = 8
 
 
 @command()
@@ -23,7 +29,7 @@ WITHOUT_EFFECT: Final = {
 @click.option(
     "--task",
     required=True,
-    type=click.Choice(["perplexity", "recall", "needle"]),
+    type=click.Choice(list(WITHOUT_EFFECT)),
     help="What to measure.",
 )
 @click.option(
@@ -48,13 +54,27 @@ WITHOUT_EFFECT: Final = {
     help="Where the needle lies (needle); repeatable. [default: 0, 1/4, 1/2, 3/4, 1]",
 )
 @click.option(
-    "--examples",
-    default=64,
-    show_default=True,
+    "--repeat-len",
     type=click.IntRange(min=1),
-    help="How many for each length and number of pairs, or depth.",
+    help="Tokens seen before that make a repeat (perplexity). [default: 4]",
 )
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--window",
+    type=click.IntRange(min=1),
+    help="Tokens up to which a repeat is near (perplexity). "
+    "[default: model.attention.window of the run]",
+)
+@click.option("--text", help="File that is read once (prequential).")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    help="How many for each length and number of pairs, or depth. [default: 64]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Examples that are read at once. [default: 8]",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -72,14 +92,27 @@ def main(
     lengths: tuple[int, ...],
     pairs: tuple[int, ...],
     depths: tuple[float, ...],
-    examples: int,
-    batch_size: int,
+    repeat_len: int | None,
+    window: int | None,
+    text: str | None,
+    examples: int | None,
+    batch_size: int | None,
     seed: int | None,
     out: Path | None,
     no_picture: bool,
 ) -> None:
     """Measure a trained model; examples are read as streams, so any length fits."""
-    given = {"--pairs": pairs, "--depth": depths, "--seed": seed}
+    given = {
+        "--length": lengths,
+        "--pairs": pairs,
+        "--depth": depths,
+        "--repeat-len": repeat_len,
+        "--window": window,
+        "--text": text,
+        "--examples": examples,
+        "--batch-size": batch_size,
+        "--seed": seed,
+    }
     for name in WITHOUT_EFFECT[task]:
         if given[name] not in (None, ()):
             raise UserError(f"{name} has no effect with --task {task}; leave it out.")
@@ -88,18 +121,32 @@ def main(
             "perplexity is measured by position up to one length, got "
             f"{len(lengths)} of them; give --length once."
         )
+    if task == "prequential" and text is None:
+        raise UserError("--task prequential reads a text; name its file with --text.")
     require_model(run_dir)
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation import (
             NeedleSettings,
             PerplexitySettings,
+            PrequentialSettings,
             RecallSettings,
             evaluate,
         )
-    common: dict[str, Any] = {"n_examples": examples, "batch_size": batch_size}
+    common: dict[str, Any] = {
+        "n_examples": examples or DEFAULT_EXAMPLES,
+        "batch_size": batch_size or DEFAULT_BATCH,
+    }
     match task:
         case "perplexity":
-            settings = PerplexitySettings(length=max(lengths, default=None), **common)
+            settings = PerplexitySettings(
+                length=max(lengths, default=None),
+                repeat_len=repeat_len or PerplexitySettings.repeat_len,
+                window=window,
+                **common,
+            )
+        case "prequential":
+            assert text is not None
+            settings = PrequentialSettings(text=text)
         case "recall":
             settings = RecallSettings(
                 lengths=lengths, n_pairs=pairs, seed=seed or 0, **common

@@ -6,5 +6,8 @@ from titans_eqx.evaluation.inspection import inspect_text as inspect_text
 from titans_eqx.evaluation.inspection import inspect_tokens as inspect_tokens
 from titans_eqx.evaluation.needle import NeedleSettings as NeedleSettings
 from titans_eqx.evaluation.perplexity import PerplexitySettings as PerplexitySettings
+from titans_eqx.evaluation.prequential import (
+    PrequentialSettings as PrequentialSettings,
+)
 from titans_eqx.evaluation.recall import RecallSettings as RecallSettings
 from titans_eqx.evaluation.scorer import StreamScorer as StreamScorer

@@ -17,6 +17,11 @@ from titans_eqx.evaluation.perplexity import (
     plot_perplexity,
 )
 from titans_eqx.evaluation.plots import require_plots
+from titans_eqx.evaluation.prequential import (
+    PrequentialSettings,
+    plot_prequential,
+    prequential,
+)
 from titans_eqx.evaluation.recall import RecallSettings, plot_recall, recall
 from titans_eqx.evaluation.report import REPORT, show, write_json
 from titans_eqx.evaluation.scorer import StreamScorer, show_progress
@@ -25,7 +30,9 @@ from titans_eqx.files import probe_output
 from titans_eqx.terminal import phase
 
 PICTURE: Final = "picture.png"
-Settings: TypeAlias = PerplexitySettings | RecallSettings | NeedleSettings
+Settings: TypeAlias = (
+    PerplexitySettings | PrequentialSettings | RecallSettings | NeedleSettings
+)
 
 
 def evaluate(
@@ -99,6 +106,13 @@ def _measure(
     match settings:
         case PerplexitySettings():
             return perplexity(scorer, loaded.config, settings), plot_perplexity
+        case PrequentialSettings():
+            if not loaded.reads_text:
+                raise UserError(
+                    "the run was trained on a task whose tokens stand for no text; "
+                    "measure recall instead."
+                )
+            return prequential(scorer, loaded.tokenizer, settings), plot_prequential
         case RecallSettings():
             return recall(scorer, loaded.config, settings), plot_recall
         case NeedleSettings():

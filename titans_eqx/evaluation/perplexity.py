@@ -1,18 +1,25 @@
-"""Loss on the eval text by position, with the memory carried along each example."""
+"""Loss on the eval text by position and by what repeats.
+
+The memory is carried along each example.
+"""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from titans_eqx.config import RunConfig
 from titans_eqx.data import TextWindows, open_texts, spread
+from titans_eqx.data.corpus import AbstractCorpus
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.plots import plot_curves
+from titans_eqx.evaluation.repeats import kinds_of_context
 from titans_eqx.evaluation.scorer import Scorer
 from titans_eqx.evaluation.table import Table, doubling_ranges
+
+ALL: Final = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,8 @@ class PerplexitySettings:
     name: ClassVar[str] = "perplexity"
 
     length: int | None = None  # tokens in an example; None: data.seq_len of the run
+    repeat_len: int = 4  # tokens seen before that make a repeat
+    window: int | None = None  # tokens to a near one; None: attention.window of the run
     n_examples: int = 64  # spread evenly over the eval text
     batch_size: int = 8  # examples read at once
 
@@ -32,8 +41,10 @@ def perplexity(
     """Measure a model on the eval text of its run.
 
     Returns:
-        For each range of positions, then for all: nats per token with standard error
-        over examples, bits per byte, perplexity, tokens.
+        For each range of positions, for each kind of repeat, then for all: nats per
+        token with standard error over examples, bits per byte, perplexity, tokens. What
+        a token is predicted from decides its kind: the last tokens, as many as make a
+        repeat, were seen before in the example, near or far (`repeats.py`).
 
     Raises:
         DataError: If the eval text is too short.
@@ -46,31 +57,56 @@ def perplexity(
         )
     _, text = open_texts(data)
     length = settings.length or data.seq_len
+    window = settings.window or config.model.attention.window
     examples = spread(TextWindows(text, length), settings.n_examples)
     losses = np.stack([scores.loss for scores in scorer(examples)])
-    count = len(examples)
-    table: Table = []
-    for start, stop in [*doubling_ranges(length), (0, length)]:
-        by_example = losses[:, start:stop].mean(axis=1)
-        nats = float(by_example.mean())
-        error = (
-            float(by_example.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    kinds = [
+        kinds_of_context(example["inputs"], settings.repeat_len, window)
+        for example in examples
+    ]
+
+    def line(context: str, start: int, stop: int) -> dict[str, Any]:
+        counted = np.ones_like(losses, bool)
+        if context != ALL:
+            counted = np.stack([kind[context] for kind in kinds])
+        return {"context": context, "from": start, "to": stop} | _scores(
+            losses[:, start:stop], counted[:, start:stop], text
         )
-        table.append(
-            {
-                "from": start,
-                "to": stop,
-                "nats": nats,
-                "standard error": error,
-                "bits per byte": text.bits_per_byte(nats),
-                "perplexity": math.exp(nats),
-                "tokens": count * (stop - start),
-            }
-        )
-    return table
+
+    return [
+        *(line(ALL, start, stop) for start, stop in doubling_ranges(length)),
+        *(line(kind, 0, length) for kind in kinds[0]),
+        line(ALL, 0, length),
+    ]
+
+
+def _scores(
+    losses: np.ndarray, counted: np.ndarray, text: AbstractCorpus
+) -> dict[str, float | int | None]:
+    """Means over the counted tokens; of none at all, None."""
+    sums = np.where(counted, losses, 0).sum(axis=1)
+    counts = counted.sum(axis=1)
+    n_tokens, n_examples = int(counts.sum()), len(counts)
+    nats = error = bits = perplexity = None
+    if n_tokens > 0:
+        nats = float(sums.sum() / n_tokens)
+        # Of a ratio of two means, to first order.
+        residuals = (sums - nats * counts) / counts.mean()
+        error = math.nan
+        if n_examples > 1:
+            error = float(residuals.std(ddof=1) / math.sqrt(n_examples))
+        bits, perplexity = text.bits_per_byte(nats), math.exp(nats)
+    return {
+        "nats": nats,
+        "standard error": error,
+        "bits per byte": bits,
+        "perplexity": perplexity,
+        "tokens": n_tokens,
+    }
 
 
 def plot_perplexity(table: Table, title: str, path: Path) -> None:
     """Draw the loss by position."""
-    curves = {"model": [(line["to"], line["nats"]) for line in table[:-1]]}
+    by_position = [line for line in table[:-1] if line["context"] == ALL]
+    curves = {"model": [(line["to"], line["nats"]) for line in by_position]}
     plot_curves(curves, "position", "nats per token", title, path)
