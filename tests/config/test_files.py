@@ -172,6 +172,14 @@ WRONG_TEXTS = {
         "[train]\ncarry_state = true\n[data]\nlengths = [64, 128]",
         "train.carry_state needs windows of one length, got data.lengths = [64, 128]",
     ),
+    "documents of a task": (
+        '[data]\nsource = "task"\npacking = "documents"',
+        'data.packing must be "stream" with data.source = "task", got "documents"',
+    ),
+    "documents in a stream": (
+        "[data]\nmax_documents = 4",
+        'data.max_documents has no effect with data.packing = "stream"',
+    ),
     "task": (
         TASK + 'name = "mqr"',
         'data.task.name must be one of "mqar", "in_context_recall", "noisy_recall", ',

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.bounds import (
+    MAX_LEN,
     MAX_STEPS,
     Length,
     NonNegative,
@@ -63,6 +64,17 @@ class DataConfig(Section):
         default=(),
         description="training lengths in turns, repeats count; [] = seq_len only",
     )
+    packing: Literal["stream", "documents"] = Field(
+        default="stream",
+        description="rows are windows of all documents joined; documents: each of a "
+        "row starts with a fresh memory, and predicts nothing of the next",
+    )
+    max_documents: int = Field(
+        default=8,
+        ge=2,
+        le=MAX_LEN,
+        description='documents in a row (packing = "documents"); more cost time',
+    )
     tokenizer: str = Field(
         default="bytes",
         min_length=1,
@@ -101,6 +113,25 @@ class DataConfig(Section):
                     "data.source",
                     "data.eval_path",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_packing(self) -> "DataConfig":
+        if self.packing == "documents":
+            if self.source == "task":
+                raise combination_error(
+                    'data.packing must be "stream" with data.source = "task", got '
+                    '"documents"; its examples are sequences of their own',
+                    "data.packing",
+                    "data.source",
+                )
+        elif self.max_documents != type(self).model_fields["max_documents"].default:
+            raise combination_error(
+                'data.max_documents has no effect with data.packing = "stream"; leave '
+                'it out, or set data.packing = "documents"',
+                "data.max_documents",
+                "data.packing",
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from titans_eqx.data.example import spread as spread
 from titans_eqx.data.loader import TrainBatches as TrainBatches
 from titans_eqx.data.preparation import PrepareSettings as PrepareSettings
 from titans_eqx.data.preparation import prepare as prepare
+from titans_eqx.data.rows import DocumentRows as DocumentRows
 from titans_eqx.data.shard_folder import ShardCorpus as ShardCorpus
 from titans_eqx.data.shard_folder import open_shards as open_shards
 from titans_eqx.data.split import split_documents as split_documents

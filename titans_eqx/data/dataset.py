@@ -1,8 +1,9 @@
 """What a run is trained and evaluated on: a text, or a synthetic task."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import jax
 
@@ -10,6 +11,7 @@ from titans_eqx.config import ConfigError, DataConfig, RunConfig
 from titans_eqx.data.corpus import AbstractCorpus, open_corpora
 from titans_eqx.data.example import Dataset as Dataset
 from titans_eqx.data.loader import TrainBatches
+from titans_eqx.data.rows import DocumentRows
 from titans_eqx.data.shard_folder import open_shards
 from titans_eqx.data.synthetic import Task, TaskExamples
 from titans_eqx.data.tasks import build_task
@@ -20,6 +22,10 @@ from titans_eqx.data.tokenizer import (
     tokenizer_name,
 )
 from titans_eqx.data.windows import TextWindows, WindowStreams
+
+WASTEFUL_FILL: Final = 0.9
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,19 +111,41 @@ def _open_text(config: RunConfig) -> TextData:
     is_there = data.source != "shards" or can_load_tokenizer(name)
     tokenizer = load_tokenizer(name, fingerprint) if is_there else None
     _check_vocabulary(config, train.vocab_size, f"the tokenizer {name}")
-    windows = [TextWindows(train, length) for length in data.training_lengths]
-    if config.train.carry_state:
-        streams = [WindowStreams(one, config.train.batch_size) for one in windows]
+    go_on = config.train.carry_state
+    examples = [
+        _examples(train, length, data, go_on=go_on) for length in data.training_lengths
+    ]
+    if go_on:
+        streams = [WindowStreams(one, config.train.batch_size) for one in examples]
         batches = _batches(config, streams, shuffle=False)
     else:
-        batches = _batches(config, windows)
+        batches = _batches(config, examples)
     return TextData(
         tokenizer=tokenizer,
         train_corpus=train,
         eval_corpus=evaluated,
         batches=batches,
-        eval_examples=TextWindows(evaluated, data.seq_len),
+        eval_examples=_examples(evaluated, data.seq_len, data),
     )
+
+
+def _examples(
+    corpus: AbstractCorpus, length: int, data: DataConfig, *, go_on: bool = False
+) -> Dataset:
+    """A text, cut or packed into examples of a length that may go on one another."""
+    if data.packing == "stream":
+        return TextWindows(corpus, length)
+    rows = DocumentRows(corpus, length, data.max_documents, go_on=go_on)
+    if rows.fill < WASTEFUL_FILL and len(rows) > 1:
+        _logger.warning(
+            "rows of %d tokens hold %.0f %% of what they could of %s: it has more than "
+            "data.max_documents = %d documents to a row",
+            length,
+            100 * rows.fill,
+            corpus.name,
+            data.max_documents,
+        )
+    return rows
 
 
 def _open_task(config: RunConfig) -> TaskData:

@@ -3,7 +3,8 @@
 An example is a dict of named arrays. To train a language model it has, all of shape
 (seq_len,): `inputs`, the tokens read; `targets`, below each the token to be predicted
 once it has been read; `mask`, where that prediction is scored. Where it is not, the
-target is 0.
+target is 0. If an example is several sequences, it also has `document_starts`: where
+all but the first of them start, seq_len where there are fewer.
 """
 
 from typing import Protocol, TypeAlias, runtime_checkable

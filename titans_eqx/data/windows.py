@@ -4,7 +4,7 @@ import numpy as np
 
 from titans_eqx.data.corpus import AbstractCorpus
 from titans_eqx.data.errors import DataError
-from titans_eqx.data.example import Example, check_index
+from titans_eqx.data.example import Dataset, Example, check_index
 
 
 class TextWindows:
@@ -58,7 +58,7 @@ class WindowStreams:
     `reset` is True: then a stream starts.
     """
 
-    def __init__(self, windows: TextWindows, batch_size: int) -> None:
+    def __init__(self, windows: Dataset, batch_size: int) -> None:
         """Cut windows into streams.
 
         Raises:

@@ -108,17 +108,23 @@ def footprint(
 
 def batch_shapes(config: RunConfig, mesh: AnyMesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The longest batch of a run."""
-    shape = (config.train.batch_size, max(config.data.training_lengths))
-    dtypes = {"inputs": jnp.int32, "targets": jnp.int32, "mask": jnp.bool_}
-    shapes = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-        for name, dtype in dtypes.items()
+    length = max(config.data.training_lengths)
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "inputs": ((length,), jnp.int32),
+        "targets": ((length,), jnp.int32),
+        "mask": ((length,), jnp.bool_),
     }
+    if config.data.packing == "documents":
+        n_starts = config.data.max_documents - (not config.train.carry_state)
+        arrays["document_starts"] = (n_starts,), jnp.int32
     if config.train.carry_state:
-        shapes["reset"] = jax.ShapeDtypeStruct(
-            shape[:1], jnp.bool_, sharding=batch_sharding(mesh)
+        arrays["reset"] = (), jnp.bool_
+    return {
+        name: jax.ShapeDtypeStruct(
+            (config.train.batch_size, *shape), dtype, sharding=batch_sharding(mesh)
         )
-    return shapes
+        for name, (shape, dtype) in arrays.items()
+    }
 
 
 def spell_bytes(n_bytes: int) -> str:
