@@ -79,6 +79,30 @@ def test_a_text_is_read_once_beside_compressors(run_folder, tmp_path):
         assert_refused(evaluate.main, *arguments, "--text", path, message=message)
 
 
+def test_what_it_costs_to_take_the_memory_away_is_written(run_folder, tmp_path):
+    arguments = ["--run", run_folder, "--no-picture", "--length", 80, "--examples", 3]
+    arguments += ["--task", "memory-use", "--out", tmp_path / "use"]
+    result = run(evaluate.main, *arguments, "--reset-every", 32)
+    assert result.exit_code == 0, result.output
+    table = json.loads((tmp_path / "use" / "results.json").read_text())["table"]
+    lines = {(row["memory"], row["from"], row["to"]): row for row in table}
+    for start, stop in ((0, 32), (32, 64), (64, 80), (0, 80)):
+        trained = lines["as trained", start, stop]
+        assert (trained["difference"], trained["low"], trained["high"]) == (0, 0, 0)
+        for name in ("reads are zero", "no writes", "new every 32"):
+            row = lines[name, start, stop]
+            worse = row["bits per byte"] - trained["bits per byte"]
+            assert row["difference"] == pytest.approx(worse, abs=1e-6)
+            assert row["low"] <= row["difference"] <= row["high"]
+    # Up to where they start anew the memories are the same.
+    assert lines["new every 32", 0, 32]["difference"] == pytest.approx(0, abs=1e-6)
+    assert lines["new every 32", 32, 64]["difference"] != 0
+
+    arguments[-1] = tmp_path / "other"
+    message = "a memory can start anew after a multiple of"
+    assert_refused(evaluate.main, *arguments, "--reset-every", 33, message=message)
+
+
 def test_a_text_model_is_asked_for_needles_but_not_for_pairs(run_folder, tmp_path):
     arguments = ["--run", run_folder, "--out", tmp_path / "out", "--examples", 2]
     arguments += ["--no-picture", "--length", 200]

@@ -11,15 +11,16 @@ from titans_eqx.commands.loading import loading
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
 
-WITHOUT_EFFECT: Final = {
-    "perplexity": ("--pairs", "--depth", "--seed", "--text"),
-    "prequential": (
-        *("--length", "--pairs", "--depth", "--examples", "--batch-size", "--seed"),
-        *("--repeat-len", "--window"),
-    ),
-    "recall": ("--depth", "--text", "--repeat-len", "--window"),
-    "needle": ("--pairs", "--text", "--repeat-len", "--window"),
+# Options that only some measures have.
+SIZES: Final = {"--length", "--examples", "--batch-size"}
+EFFECTS: Final = {
+    "perplexity": {*SIZES, "--repeat-len", "--window"},
+    "prequential": {"--text"},
+    "memory-use": {*SIZES, "--reset-every"},
+    "recall": {*SIZES, "--pairs", "--seed"},
+    "needle": {*SIZES, "--depth", "--seed"},
 }
+ONE_LENGTH: Final = {"perplexity", "memory-use"}
 DEFAULT_EXAMPLES: Final = 64
 DEFAULT_BATCH: Final = 8
 
@@ -29,7 +30,7 @@ DEFAULT_BATCH: Final = 8
 @click.option(
     "--task",
     required=True,
-    type=click.Choice(list(WITHOUT_EFFECT)),
+    type=click.Choice(list(EFFECTS)),
     help="What to measure.",
 )
 @click.option(
@@ -37,7 +38,7 @@ DEFAULT_BATCH: Final = 8
     "lengths",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Tokens in an example; repeatable, but for perplexity. "
+    help="Tokens in an example; repeatable for recall and needle. "
     "[default: data.seq_len of the run]",
 )
 @click.option(
@@ -63,6 +64,11 @@ DEFAULT_BATCH: Final = 8
     type=click.IntRange(min=1),
     help="Tokens up to which a repeat is near (perplexity). "
     "[default: model.attention.window of the run]",
+)
+@click.option(
+    "--reset-every",
+    type=click.IntRange(min=1),
+    help="Tokens after which a memory starts anew (memory-use). [default: 256]",
 )
 @click.option("--text", help="File that is read once (prequential).")
 @click.option(
@@ -94,6 +100,7 @@ def main(
     depths: tuple[float, ...],
     repeat_len: int | None,
     window: int | None,
+    reset_every: int | None,
     text: str | None,
     examples: int | None,
     batch_size: int | None,
@@ -108,17 +115,18 @@ def main(
         "--depth": depths,
         "--repeat-len": repeat_len,
         "--window": window,
+        "--reset-every": reset_every,
         "--text": text,
         "--examples": examples,
         "--batch-size": batch_size,
         "--seed": seed,
     }
-    for name in WITHOUT_EFFECT[task]:
-        if given[name] not in (None, ()):
+    for name, value in given.items():
+        if name not in EFFECTS[task] and value not in (None, ()):
             raise UserError(f"{name} has no effect with --task {task}; leave it out.")
-    if task == "perplexity" and len(lengths) > 1:
+    if task in ONE_LENGTH and len(lengths) > 1:
         raise UserError(
-            "perplexity is measured by position up to one length, got "
+            f"{task} is measured by position up to one length, got "
             f"{len(lengths)} of them; give --length once."
         )
     if task == "prequential" and text is None:
@@ -126,6 +134,7 @@ def main(
     require_model(run_dir)
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation import (
+            MemoryUseSettings,
             NeedleSettings,
             PerplexitySettings,
             PrequentialSettings,
@@ -142,6 +151,12 @@ def main(
                 length=max(lengths, default=None),
                 repeat_len=repeat_len or PerplexitySettings.repeat_len,
                 window=window,
+                **common,
+            )
+        case "memory-use":
+            settings = MemoryUseSettings(
+                length=max(lengths, default=None),
+                reset_every=reset_every or MemoryUseSettings.reset_every,
                 **common,
             )
         case "prequential":

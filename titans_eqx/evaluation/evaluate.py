@@ -10,6 +10,11 @@ import click
 
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
+from titans_eqx.evaluation.memory_use import (
+    MemoryUseSettings,
+    memory_use,
+    plot_memory_use,
+)
 from titans_eqx.evaluation.needle import NeedleSettings, needle, plot_needle
 from titans_eqx.evaluation.perplexity import (
     PerplexitySettings,
@@ -24,14 +29,19 @@ from titans_eqx.evaluation.prequential import (
 )
 from titans_eqx.evaluation.recall import RecallSettings, plot_recall, recall
 from titans_eqx.evaluation.report import REPORT, show, write_json
-from titans_eqx.evaluation.scorer import StreamScorer, show_progress
+from titans_eqx.evaluation.scorer import Scorer, StreamScorer, show_progress
 from titans_eqx.evaluation.table import Table
 from titans_eqx.files import probe_output
+from titans_eqx.models import TitansLM
 from titans_eqx.terminal import phase
 
 PICTURE: Final = "picture.png"
 Settings: TypeAlias = (
-    PerplexitySettings | PrequentialSettings | RecallSettings | NeedleSettings
+    PerplexitySettings
+    | PrequentialSettings
+    | MemoryUseSettings
+    | RecallSettings
+    | NeedleSettings
 )
 
 
@@ -102,7 +112,15 @@ def _measure(
     loaded: LoadedModel, settings: Settings
 ) -> tuple[Table, Callable[[Table, str, Path], None]]:
     """The table, and the function that draws it."""
-    scorer = show_progress(StreamScorer(loaded.model, settings.batch_size))
+
+    def scorer_of(model: TitansLM, forget_every: int) -> Scorer:
+        batch_size = settings.batch_size
+        return show_progress(StreamScorer(model, batch_size, forget_every=forget_every))
+
+    if isinstance(settings, MemoryUseSettings):
+        table = memory_use(scorer_of, loaded.model, loaded.config, settings)
+        return table, plot_memory_use
+    scorer = scorer_of(loaded.model, 0)
     match settings:
         case PerplexitySettings():
             return perplexity(scorer, loaded.config, settings), plot_perplexity

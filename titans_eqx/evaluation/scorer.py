@@ -38,9 +38,19 @@ Scorer: TypeAlias = Callable[[Iterable[Example]], Iterator[Scores]]
 class StreamScorer:
     """A model that scores several examples at once, spread over the devices."""
 
-    def __init__(self, model: TitansLM, batch_size: int) -> None:
-        """Place the model on as many devices as divide the batch."""
+    def __init__(
+        self, model: TitansLM, batch_size: int, *, forget_every: int = 0
+    ) -> None:
+        """Place the model on as many devices as divide the batch.
+
+        Args:
+            model: The model.
+            batch_size: Examples that are read at once.
+            forget_every: After so many tokens, again and again, the memories start
+                anew (see `Backbone.forget`), and nothing else; 0 for never.
+        """
         self._batch_size = batch_size
+        self._forget_every = forget_every
         self._mesh = build_mesh(batch_size)
         arrays, static = eqx.partition(model, eqx.is_array)
         self._arrays = jax.device_put(arrays, replicated(self._mesh))
@@ -53,6 +63,8 @@ class StreamScorer:
             arrays: PyTree[Array], state: ModelState, block: Batch
         ) -> tuple[ModelState, TokenLoss]:
             model = eqx.combine(arrays, static)
+            if forget_every > 0:
+                state = jax.vmap(model.forget)(state)
             logits, state = jax.vmap(model)(block["inputs"], state)
             return state, token_loss(logits, block["targets"], block["mask"])
 
@@ -75,7 +87,7 @@ class StreamScorer:
 
     def _score(self, examples: list[Example]) -> list[Scores]:
         length = examples[0]["inputs"].size
-        block_len = min(BLOCK_LEN, length)
+        block_len = self._forget_every or min(BLOCK_LEN, length)
         n_blocks = -(-length // block_len)
         # Zeros fill up the batch and the last block; nothing of them is scored.
         fill = (0, self._batch_size - len(examples)), (0, n_blocks * block_len - length)

@@ -3,7 +3,8 @@
 import math
 from typing import Any, Final, TypeAlias
 
-from scipy.stats import binomtest
+import numpy as np
+from scipy.stats import binomtest, t
 
 Table: TypeAlias = list[dict[str, Any]]
 """Lines with the same columns; plain values, as in JSON."""
@@ -24,6 +25,24 @@ def accuracy_columns(n_correct: int, n_cases: int) -> dict[str, float | int]:
     low, high = accuracy_interval(n_correct, n_cases)
     accuracy = n_correct / n_cases if n_cases else math.nan
     return {"accuracy": accuracy, "low": low, "high": high, "cases": n_cases}
+
+
+def paired_columns(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """The mean difference of pairs, and its 95 % confidence interval (Student's t).
+
+    Args:
+        before: (pairs,).
+        after: (pairs,), of the same things.
+
+    Returns:
+        After minus before; of one pair the interval is everything.
+    """
+    differences = np.asarray(after, float) - np.asarray(before, float)
+    mean, count = float(differences.mean()), len(differences)
+    half = math.inf
+    if count > 1:
+        half = float(t.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5)
+    return {"difference": mean, "low": mean - half, "high": mean + half}
 
 
 def doubling_ranges(length: int) -> list[tuple[int, int]]:

@@ -115,6 +115,18 @@ class LayerStack(eqx.Module):
         ]
         return x, tuple(state for state, _ in after), stats
 
+    def forget(self, states: PyTree[Array]) -> PyTree[Array]:
+        """The states with fresh memories; see `AbstractMemoryMixer.forget`."""
+
+        def one(block: Block, state: PyTree[Array]) -> PyTree[Array]:
+            mixer = block.mixer
+            return (
+                mixer.forget(state) if isinstance(mixer, AbstractMemoryMixer) else state
+            )
+
+        pairs = zip(self.pattern, states, strict=True)
+        return tuple(eqx.filter_vmap(one)(block, state) for block, state in pairs)
+
     def unstack(self) -> tuple["LayerStack", ...]:
         """The same blocks, a stack for each repeat of the pattern.
 
@@ -200,6 +212,14 @@ class Backbone(eqx.Module):
         For `step` on a stream of several: `step(x, restart(state, is_start))`.
         """
         return select(is_start, self.init_state(), state)
+
+    def forget(self, state: BackboneState) -> BackboneState:
+        """The state with fresh memories and windows as they are.
+
+        To be called where a chunk of the memories, and a segment, starts.
+        """
+        pairs = zip(self.stacks, state, strict=True)
+        return tuple(stack.forget(states) for stack, states in pairs)
 
     def step(
         self, x: Float[Array, " d_model"], state: BackboneState

@@ -103,6 +103,10 @@ class TitansLM(eqx.Module):
         """
         return self.backbone.restart(state, is_start)
 
+    def forget(self, state: ModelState) -> ModelState:
+        """The state with fresh memories; see `Backbone.forget`."""
+        return self.backbone.forget(state)
+
     def step(
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState]:

@@ -16,6 +16,8 @@ Reading: "y" is written as `norm(x + y)`, the stream after attention, so that th
 sees the token itself as well as what attention made of it.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -126,6 +128,13 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         """See `AbstractMemoryMixer.probe`."""
         y, _, _ = self._attend(x, state)
         return self.memory.probe(self.write_norm(x + y), state.memory)
+
+    def forget(self, state: MACState) -> MACState:
+        """See `AbstractMemoryMixer.forget`."""
+        fresh = self.init_state()
+        return dataclasses.replace(
+            fresh, cache=state.cache, segment_offset=state.segment_offset
+        )
 
     def _attend(
         self, x: Float[Array, " d_model"], state: MACState

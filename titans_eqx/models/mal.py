@@ -73,3 +73,7 @@ class MemoryAsLayer(AbstractMemoryMixer[HybridState]):
     def probe(self, x: Float[Array, " d_model"], state: HybridState) -> MemoryStats:
         """See `AbstractMemoryMixer.probe`."""
         return self.memory.probe(x, state.memory)
+
+    def forget(self, state: HybridState) -> HybridState:
+        """See `AbstractMemoryMixer.forget`."""
+        return HybridState(self.init_state().memory, state.window)

@@ -56,3 +56,10 @@ class AbstractMemoryMixer(AbstractMixer[State]):
     @abstractmethod
     def probe(self, x: Float[Array, " d_model"], state: State) -> MemoryStats:
         """What the memory does at a token, given the state before it."""
+
+    @abstractmethod
+    def forget(self, state: State) -> State:
+        """A state whose memory is as before the first token, and all else as it is.
+
+        To be called where a chunk, and a segment, starts.
+        """
