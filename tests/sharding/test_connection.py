@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from tests.refusal import assert_refused
-from titans_eqx.sharding.connection import connected
+from titans_eqx.sharding.connection import connected, require_joined
 
 NO_OTHERS = {
     "auto": False,
@@ -31,6 +31,12 @@ def connect(**changes):
 def test_one_process_joins_nothing():
     connect(coordinator="nowhere.invalid:1234")
     assert not jax.distributed.is_initialized()
+
+
+def test_a_process_that_has_joined_nobody_does_not_train_for_two():
+    require_joined(1)
+    message = "distributed.num_processes = 2, but this is one of 1"
+    assert_refused(require_joined, 2, message=message)
 
 
 def test_a_coordinator_that_does_not_exist_is_one_line():

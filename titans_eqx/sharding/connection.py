@@ -88,6 +88,24 @@ def connected(
     jax.distributed.shutdown()
 
 
+def require_joined(num_processes: int) -> None:
+    """Refuse to train alone what is meant for several processes.
+
+    Args:
+        num_processes: Of the config; 1 says nothing.
+
+    Raises:
+        ConnectionFailure: If there are not so many.
+    """
+    if num_processes not in (1, jax.process_count()):
+        raise ConnectionFailure(
+            f"distributed.num_processes = {num_processes}, but this is one of "
+            f"{jax.process_count()}. Use titans-train, which joins them, "
+            "titans_eqx.sharding.connection.connected, or "
+            "distributed.num_processes = 1."
+        )
+
+
 def _initialize(
     address: tuple[str, int, int] | None, connect_timeout: int, heartbeat_timeout: int
 ) -> None:

@@ -19,6 +19,7 @@ from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TextData, open_dataset
 from titans_eqx.data.example import Example, spread
 from titans_eqx.sharding.agreed_stop import AgreedStop
+from titans_eqx.sharding.connection import require_joined
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.processes import is_primary
 from titans_eqx.training.context import TrainContext, run_mesh
@@ -71,6 +72,7 @@ def train(
     ):
         with display.phase("reading the data"):
             data = open_dataset(config)
+        require_joined(config.distributed.num_processes)
         mesh = run_mesh(config)
         with RunFolder(run_dir) as folder:
             if not fresh:
