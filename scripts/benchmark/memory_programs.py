@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, PyTree
 from scripts.benchmark.case import Case
 from scripts.benchmark.program import (
     FORWARD_PASSES,
-    TRAINING_PASSES,
     Program,
     count_parameters,
 )
@@ -23,6 +22,7 @@ from titans_eqx.sharding.mesh import (
     replicated,
 )
 from titans_eqx.training.optimizer import trainable
+from titans_eqx.training.throughput import TRAINING_PASSES
 
 
 def memory_program(case: Case) -> Program:

@@ -7,11 +7,9 @@ from typing import Any, Final
 import jax
 from jaxtyping import PyTree
 
-from scripts.benchmark.flops import count_flops
+from titans_eqx.nn.flops import count_flops
 
 FORWARD_PASSES: Final = 1
-TRAINING_PASSES: Final = 3
-"""A backward pass needs two products for each one of the forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)

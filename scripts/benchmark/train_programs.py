@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PyTree
 
 from scripts.benchmark.case import Case
-from scripts.benchmark.program import TRAINING_PASSES, Program, count_parameters
+from scripts.benchmark.program import Program, count_parameters
 from titans_eqx.config import RunConfig
 from titans_eqx.models import build_model
 from titans_eqx.sharding.mesh import batch_sharding
@@ -19,6 +19,7 @@ from titans_eqx.training.loss import Batch
 from titans_eqx.training.optimizer import build_optimizer
 from titans_eqx.training.state import Static, TrainState, init_train_state
 from titans_eqx.training.step import build_train_step
+from titans_eqx.training.throughput import TRAINING_PASSES
 
 
 def train_program(case: Case) -> Program:

@@ -5,13 +5,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from scripts.benchmark.flops import count_flops
 from tests.memory.problems import D, draw_problem
 from tests.models.small import small_config, small_model, tokens
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
 from titans_eqx.memory import MemoryNet, TitansRule, scan_chunks
 from titans_eqx.memory import scan as memory_scan
 from titans_eqx.models import build_model, mac
+from titans_eqx.nn.flops import count_flops
 from titans_eqx.nn.remat import recomputing, remat, save_for_backward
 from titans_eqx.sharding.varying import scan
 

@@ -14,6 +14,7 @@ from titans_eqx.config import load_config
 from titans_eqx.terminal import escape_controls
 from titans_eqx.training import TrainContext, context
 from titans_eqx.training.divergence import SKIPS_IN_A_ROW, DivergedError
+from titans_eqx.training.profile_window import ProfileWindow
 from titans_eqx.training.sample import PROMPT_LEN
 
 LOGGED = {
@@ -21,6 +22,7 @@ LOGGED = {
     "loss",
     "bits_per_byte",
     "tokens_per_second",
+    "flops_per_second",
     "gradient_norm",
     "skipped_steps",
 }
@@ -99,7 +101,7 @@ def test_bits_per_byte_stand_for_the_text_of_the_tokens(finished_run):
 def without_speed(folder):
     """The bytes of the metrics, but for the numbers that a clock made."""
     content = (folder / "metrics.jsonl").read_bytes()
-    return re.sub(rb'"tokens_per_second": [^,}]+', b"", content)
+    return re.sub(rb'"(tokens|flops)_per_second": [^,}]+', b"", content)
 
 
 def test_the_same_run_again_writes_the_same_bytes(
@@ -284,9 +286,19 @@ def test_folder_in_use_is_refused_before_a_model_is_built(
     assert {path.name for path in tmp_path.iterdir()} == {"lock"}
 
 
-def test_tensorboard_mirrors_the_metrics(tiny, train_quietly, tmp_path, monkeypatch):
+def test_tensorboard_mirrors_the_metrics_beside_a_profile(
+    tiny, train_quietly, tmp_path, monkeypatch
+):
     mirrored = []
     monkeypatch.setattr(TensorBoardLog, "write", lambda _, line: mirrored.append(line))
-    train_quietly(tiny(train__steps=2), tmp_path, tensorboard=True)
+    config = tiny(train__steps=2, train__peak_flops=1e9)
+    printed = train_quietly(
+        config, tmp_path, tensorboard=True, profile=ProfileWindow(2, 1)
+    )
     assert mirrored == records(tmp_path)
+    assert "the profile is complete, up to step 2" in printed
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    for line in mirrored[:2]:
+        assert line["utilisation"] == line["flops_per_second"] / 1e9 > 0
+    assert "MFU" in printed
     assert list((tmp_path / "tensorboard").iterdir())

@@ -34,7 +34,7 @@ def records(folder):
 def numbers(folder):
     """What was measured at each step, without the clock's part in it."""
     return [
-        {name: value for name, value in line.items() if name != "tokens_per_second"}
+        {name: value for name, value in line.items() if "per_second" not in name}
         for line in records(folder)
     ]
 

@@ -26,7 +26,7 @@ FILES: Final = (
     "metrics.discarded.jsonl",
     "samples.txt",
 )
-FOLDERS: Final = (CHECKPOINTS_FOLDER, "tensorboard")
+FOLDERS: Final = (CHECKPOINTS_FOLDER, "tensorboard", "profile")
 # Only these are moved away for a fresh start: the folder may hold files of the user.
 RESULT_NAMES: Final = (
     *FILES,
@@ -63,6 +63,7 @@ class RunFolder:
         self.config = self.path / "config.toml"
         self.samples = self.path / "samples.txt"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self._holder = self.path / HOLDER_NAME
         self._lock: FileLock | None = None
         holder = from_primary(self._open)

@@ -1,5 +1,6 @@
 """Train a model: `titans-train --config configs/mac.toml`."""
 
+import os
 from pathlib import Path
 
 import click
@@ -12,9 +13,7 @@ from titans_eqx.terminal.last_words import silence_runtime
 
 
 @command()
-@click.option(
-    "--config", "config_path", required=True, type=Path, help="TOML file of the run."
-)
+@click.option("--config", "config_path", type=Path, help="TOML file of the run.")
 @click.option(
     "--set",
     "overrides",
@@ -27,18 +26,37 @@ from titans_eqx.terminal.last_words import silence_runtime
 )
 @click.option("--fresh", is_flag=True, help="Move earlier results aside, start over.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
+@click.option(
+    "--profile",
+    metavar="FIRST:COUNT",
+    help="Record so many steps for a profiler, in RUN/profile.",
+)
 @click.option("--dry-run", is_flag=True, help="Print sizes and devices, and stop.")
+@click.option("--doctor", is_flag=True, help="Test this machine, and stop.")
 @click.option("--print-config", is_flag=True, help="Print all keys as TOML, and stop.")
 def main(
-    config_path: Path,
+    config_path: Path | None,
     overrides: tuple[str, ...],
     run_dir: Path | None,
     fresh: bool,
     tensorboard: bool,
+    profile: str | None,
     dry_run: bool,
+    doctor: bool,
     print_config: bool,
 ) -> None:
     """Train a model; the same command again continues a run that was stopped."""
+    if doctor:
+        # On a CPU, code that is not optimised is compiled in half the time.
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "xla_backend_optimization_level" not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
+        with loading(all_cpu_cores=True):
+            from titans_eqx.commands.doctor import doctor as examine
+        examine()
+        return
+    if config_path is None:
+        raise click.MissingParameter(param_hint="'--config'", param_type="option")
     config = load_config(config_path, overrides)
     if print_config:
         click.echo(to_toml(config), nl=False)
@@ -50,12 +68,20 @@ def main(
     with loading(all_cpu_cores=True):
         from titans_eqx.sharding.connection import connected
         from titans_eqx.training import TrainContext, run_summary, train
+        from titans_eqx.training.profile_window import ProfileWindow
+    window = None if profile is None else ProfileWindow.parse(profile)
     if dry_run:
         click.echo("\n".join(run_summary(TrainContext.build(config, abstract=True))))
     else:
         run_dir = run_dir or _default_run_dir(config_path)
         with connected(**config.distributed.model_dump()):
-            train(config, run_dir, fresh=fresh, tensorboard=tensorboard)
+            train(
+                config,
+                run_dir,
+                fresh=fresh,
+                tensorboard=tensorboard,
+                profile=window,
+            )
 
 
 def _default_run_dir(config_path: Path) -> Path:

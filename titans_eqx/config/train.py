@@ -10,6 +10,7 @@ from titans_eqx.config.bounds import (
     BatchSize,
     Length,
     NExamples,
+    NonNegative,
     Seed,
     Steps,
 )
@@ -56,6 +57,11 @@ class TrainConfig(Section):
     carry_state: bool = Field(
         default=False,
         description="whether each row reads on in a text of its own, with its memory",
+    )
+    peak_flops: NonNegative = Field(
+        default=0.0,
+        description="FLOP/s of a device at best, for the utilisation in the metrics; "
+        "0 = that of a known kind",
     )
     eval_every: Steps = Field(
         default=200, description="steps between evaluations; 0 = never"

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -15,17 +16,18 @@ from titans_eqx.checkpoint.kept import failures_say_what_is_kept
 from titans_eqx.checkpoint.metadata import check_resumable, metadata
 from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import RunConfig
-from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TextData, open_dataset
 from titans_eqx.data.example import Example, spread
 from titans_eqx.sharding.agreed_stop import AgreedStop
 from titans_eqx.sharding.connection import require_joined
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.processes import is_primary
+from titans_eqx.training.compressors import beside_compressors
 from titans_eqx.training.context import TrainContext, run_mesh
 from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.loss import Batch, batch_loss
+from titans_eqx.training.profile_window import ProfileWindow
 from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.run_output import RunOutput
 from titans_eqx.training.run_summary import run_summary
@@ -33,6 +35,7 @@ from titans_eqx.training.sample import write_sample
 from titans_eqx.training.starting_weights import start_from
 from titans_eqx.training.state import TrainState
 from titans_eqx.training.step import StepMetrics, build_eval_step
+from titans_eqx.training.throughput import Throughput
 
 FINAL_EXAMPLES: Final = 1024  # of the evaluation at the end
 STOPPING: Final = "stopping after this step; again to quit now"
@@ -44,6 +47,7 @@ def train(
     *,
     fresh: bool = False,
     tensorboard: bool = False,
+    profile: ProfileWindow | None = None,
 ) -> int:
     """Train a model, or continue a run that was interrupted.
 
@@ -57,6 +61,7 @@ def train(
         run_dir: Its folder.
         fresh: Move earlier results in the folder aside and start over.
         tensorboard: Mirror the metrics into TensorBoard events.
+        profile: Steps to record into the folder `profile` of the run.
 
     Returns:
         The number of steps that the run has now.
@@ -94,6 +99,7 @@ def train(
                     display,
                     first_step=run.step,
                     tensorboard=tensorboard,
+                    profile=profile,
                 )
                 with contextlib.closing(output):
                     run.train(output)
@@ -128,8 +134,9 @@ class _Run:
             ),
         )
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
-        self.pending_tokens = 0  # read in those steps
+        self.pending_shapes: Counter[tuple[int, int]] = Counter()  # of their batches
         self.pending_since = time.perf_counter()
+        self.throughput = Throughput.of(context.config, context.mesh)
         self.check_divergence = DivergenceCheck()
         self.compiled: set[tuple[int, ...]] = set()  # shapes of batches
 
@@ -180,11 +187,13 @@ class _Run:
                 lambda x: jax.make_array_from_process_local_data(sharding, x),
                 local_batch,
             )
+            output.before_step(self.step + 1)
             self.state, step_metrics = self.take_step(batch)
             self.step += 1
+            output.after_step(self.step, self.state)
             self.display.step(self.step)
             self.pending.append(step_metrics)
-            self.pending_tokens += batch["inputs"].size
+            self.pending_shapes[batch["inputs"].shape] += 1
             is_last = self.step == settings.steps
             is_evaluated = self.is_due(settings.eval_every)
             if is_last or is_evaluated or self.is_due(settings.log_every):
@@ -235,7 +244,7 @@ class _Run:
         if isinstance(self.data, TextData):
             record["bits_per_byte"] = self.data.train_corpus.bits_per_byte(loss)
         record |= {
-            "tokens_per_second": self.pending_tokens / seconds,
+            **self.throughput.rates(self.pending_shapes, seconds),
             "gradient_norm": float(last.gradient_norm),
             "skipped_steps": int(last.skipped),
         }
@@ -246,7 +255,7 @@ class _Run:
             record |= self.evaluate(examples)
         self.output.record(record)
         self.pending = []
-        self.pending_tokens = 0
+        self.pending_shapes.clear()
         self.pending_since = time.perf_counter()
 
     def evaluate(self, examples: list[Example]) -> dict[str, float]:
@@ -287,11 +296,5 @@ class _Run:
         examples = [self.data.eval_examples[i] for i in range(count)]
         record = {"step": self.step} | self.evaluate(examples)
         self.output.record(record)
-        if not isinstance(self.data, TextData) or self.data.tokenizer is None:
-            return
-        ids = np.concatenate([example["targets"] for example in examples])
-        others = compressed_bits_per_byte([self.data.tokenizer.decode_bytes(ids)])
-        bits_by_name = {"this model": record["eval_bits_per_byte"], **others}
-        self.display.message(f"bits per byte on {len(ids):,} tokens of held-out text:")
-        for name, bits in bits_by_name.items():
-            self.display.message(f"  {name:<12}{bits:.3f}")
+        for line in beside_compressors(self.data, examples, record):
+            self.display.message(line)

@@ -104,9 +104,9 @@ class TrainingDisplay:
         Args:
             step: Number of training steps done.
             metrics: Any of ``loss`` (nats per token), ``bits_per_byte``,
-                ``tokens_per_second``, and ``eval_bits_per_byte`` or else
-                ``eval_accuracy`` (the last one stays on show). Other names are not
-                shown.
+                ``tokens_per_second``, ``utilisation``, and ``eval_bits_per_byte`` or
+                else ``eval_accuracy`` (the last one stays on show). Other names are
+                not shown.
         """
         if (bits := metrics.get("eval_bits_per_byte")) is not None:
             self._eval_score = f"{float(bits):.3f}"
@@ -153,6 +153,8 @@ class TrainingDisplay:
         # Last, because a narrow terminal cuts the end of the line.
         if (speed := metrics.get("tokens_per_second")) is not None:
             parts.append(f"{_short_number(float(speed))} tok/s")
+        if (utilisation := metrics.get("utilisation")) is not None:
+            parts.append(f"MFU {float(utilisation):.1%}")
         return parts
 
     def _seconds_left(self, step: int) -> float | None:

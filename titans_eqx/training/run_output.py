@@ -1,11 +1,14 @@
 """What a run leaves for people: its config, its metrics and samples."""
 
+from jaxtyping import PyTree
+
 from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import RunConfig, to_toml
 from titans_eqx.files import append, write_durably
 from titans_eqx.sharding.processes import is_primary
 from titans_eqx.terminal import escape_controls
+from titans_eqx.training.profile_window import Profiler, ProfileWindow
 from titans_eqx.training.report import TrainingDisplay
 
 
@@ -23,6 +26,7 @@ class RunOutput:
         *,
         first_step: int,
         tensorboard: bool,
+        profile: ProfileWindow | None,
     ) -> None:
         """Write the config, and move what is to be done over again out of the metrics.
 
@@ -32,15 +36,20 @@ class RunOutput:
             display: Where everything is shown too.
             first_step: Number of steps that are done already.
             tensorboard: Mirror the metrics into TensorBoard events.
+            profile: Steps to record for a profiler.
 
         Raises:
             OSError: If the files cannot be written.
-            UserError: If the package tensorboardX is wanted and missing.
+            UserError: If the package tensorboardX is wanted and missing, or no step of
+                the profile is left.
         """
+        if profile is not None:
+            profile.require(first_step, config.train.steps)
         self._is_primary = is_primary()
         self._display = display
         self._samples = folder.samples
         self._events: TensorBoardLog | None = None
+        self._profiler = Profiler(profile if self._is_primary else None, folder.profile)
         if not self._is_primary:
             return
         self._metrics = MetricsLog(folder.metrics)
@@ -68,7 +77,17 @@ class RunOutput:
         self._samples.touch()
         append(self._samples, entry.encode())
 
+    def before_step(self, step: int) -> None:
+        """Start the profile, if it is time for it."""
+        self._profiler.before(step)
+
+    def after_step(self, step: int, state: PyTree) -> None:
+        """End the profile, if it is time for it; then `state` is waited for."""
+        if self._profiler.after(step, state):
+            self._display.message(f"the profile is complete, up to step {step:,}")
+
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, also that of a profile which a stop has cut short."""
+        self._profiler.close()
         if self._events is not None:
             self._events.close()

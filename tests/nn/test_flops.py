@@ -4,8 +4,8 @@ import jax.random as jr
 import pytest
 
 from scripts.benchmark.case import read_setting
-from scripts.benchmark.flops import count_flops
 from titans_eqx.models import build_model
+from titans_eqx.nn.flops import count_flops
 
 ROWS, INNER, COLUMNS, STEPS = 3, 5, 7, 11
 A = jnp.ones((ROWS, INNER))
