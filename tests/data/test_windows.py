@@ -106,6 +106,16 @@ def test_rows_of_streams_read_on_and_start_anew_together(write_files: Callable) 
     assert read[2] == read[0]
     resets = [batches[step]["reset"].tolist() for step in range(3)]
     assert resets == [[True] * 3, [False] * 3, [True] * 3]
+    # Processes read the rows of their own, in the same streams.
+    first, second, third = (
+        TrainBatches(
+            [streams], 3, seed=0, shuffle=False, process_index=i, process_count=3
+        )
+        for i in range(3)
+    )
+    for step in range(3):
+        rows = [part[step]["inputs"][0] for part in (first, second, third)]
+        np.testing.assert_array_equal(rows, batches[step]["inputs"])
 
 
 def test_too_few_windows_for_streams_are_refused(write_files: Callable) -> None:

@@ -25,7 +25,7 @@ def loss(model, batch):
     return jnp.sum((model.slope - batch["targets"]) ** 2), jnp.asarray(2)
 
 
-def test_average_has_the_weights_of_its_definition(double_precision, optax_promotion):
+def test_average_has_the_weights_of_its_definition(x64, optax_promotion):
     optimizer = optax.sgd(0.3)
     state, static = init_train_state(Line(jnp.ones(())), optimizer, averages=True)
     mesh = build_mesh(2, data=1)
@@ -48,6 +48,9 @@ def run(small_config, train_quietly, tmp_path_factory):
         model__pattern="transformer",
         train__ema_decay=DECAY,
         train__carry_state=True,
+        train__precision="mixed",
+        train__accumulate=2,
+        train__loss_block=8,
         train__steps=4,
     )
     folder = tmp_path_factory.mktemp("averaged") / "run"
@@ -76,6 +79,8 @@ def test_a_continued_run_has_the_same_average_and_carry(run, train_quietly, tmp_
     items, expected = last_items(config, folder), last_items(config, reference)
     assert items.keys() == {"model", "optimizer", "counters", "average", "carry"}
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(items["carry"]))
+    kept = jax.tree.leaves((items["model"], items["average"], items["optimizer"]))
+    assert {x.dtype for x in kept} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
     assert_equal_trees(items, expected)
 
 

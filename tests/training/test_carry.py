@@ -34,7 +34,8 @@ def windows(n_windows, *, batch_size=BATCH):
 
 @pytest.fixture(scope="module")
 def model(double_precision):
-    return small_model(small_config(pattern="lmm", n_layers=1))
+    memory = {"depth": 1, "kernel_size": 2, "n_heads": 1}
+    return small_model(small_config(pattern="lmm", n_layers=1, memory=memory))
 
 
 @pytest.fixture(scope="module")

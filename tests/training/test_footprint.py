@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -51,15 +53,26 @@ def step_bytes(config):
     return TrainContext.build(config, abstract=True).footprint.step
 
 
-@pytest.mark.usefixtures("optax_promotion")
-def test_parts_of_a_batch_need_less(small_config):
-    sizes = {"train__batch_size": 16, "data__seq_len": 128}
-    sizes["model__pattern"] = "transformer"
-    whole, halves, quarters = (
-        step_bytes(small_config(**sizes, train__accumulate=n)) for n in (1, 2, 4)
-    )
-    assert halves < 0.6 * whole
-    assert quarters < 0.6 * halves
+@pytest.fixture(scope="module")
+def needed(small_config, optax_promotion):
+    """A function from keys to the bytes that a step of a deep transformer needs."""
+    sizes = {
+        "model__pattern": "transformer",
+        "model__n_layers": 4,
+        "model__d_model": 32,
+        "train__batch_size": 16,
+        "train__loss_block": 16,
+        "data__seq_len": 64,
+    }
+    return functools.cache(lambda **keys: step_bytes(small_config(**sizes, **keys)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "share"),
+    [("accumulate", 4, 0.4), ("precision", "mixed", 0.8), ("remat", "block", 0.5)],
+)
+def test_a_step_can_do_with_less(needed, key, value, share):
+    assert needed(**{f"train__{key}": value}) < share * needed()
 
 
 @pytest.mark.usefixtures("optax_promotion")
@@ -72,17 +85,6 @@ def test_a_large_vocabulary_needs_less_in_blocks(small_config):
     logits = 128 * 50_000 * 4  # of a row in float32
     assert whole > 2 * logits  # and their gradient
     assert blocks < logits
-
-
-@pytest.mark.usefixtures("optax_promotion")
-def test_what_is_run_again_need_not_be_kept(small_config):
-    sizes = {"model__n_layers": 8, "data__seq_len": 64, "train__loss_block": 16}
-    sizes["model__pattern"] = "transformer"
-    none, block = (
-        step_bytes(small_config(**sizes, train__remat=level))
-        for level in ("none", "block")
-    )
-    assert block < 0.5 * none
 
 
 def test_at_the_highest_level_chunks_keep_only_what_they_start_from():

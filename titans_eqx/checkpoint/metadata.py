@@ -15,7 +15,12 @@ BEFORE_VERSIONS: Final = "0.1"  # wrote formats 1 and 2, which do not name it
 # Of the config: says where a run trains, not what; it may go on elsewhere.
 PLACES: Final = frozenset({"mesh", "distributed"})
 # What cuts a text into streams, which goes on with the states of their rows.
-STREAM_KEYS: Final = ("data.seq_len", "train.batch_size")
+STREAM_KEYS: Final = (
+    "data.seq_len",
+    "data.packing",
+    "data.max_documents",
+    "train.batch_size",
+)
 # Keys that cannot be switched on within a run: what they add was not saved.
 SAVED_WITH: Final = ("train.ema_decay", "train.carry_state")
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
