@@ -88,6 +88,8 @@ class RunOutput:
 
     def close(self) -> None:
         """Close the files, also that of a profile which a stop has cut short."""
-        self._profiler.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            self._profiler.close()
+        finally:
+            if self._events is not None:
+                self._events.close()
