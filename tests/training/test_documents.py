@@ -7,8 +7,11 @@ import numpy as np
 import optax
 import pytest
 
+from titans_eqx.data import open_dataset
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.training import TrainContext
+from titans_eqx.training.context import run_mesh
+from titans_eqx.training.footprint import batch_shapes
 from titans_eqx.training.loss import language_model_loss
 
 pytestmark = [
@@ -35,6 +38,23 @@ def sequences_of_their_own(batch):
                 name: np.pad(batch[name][row, begin:end], (0, length - end + begin))
                 for name in ("inputs", "targets", "mask")
             }
+
+
+@pytest.mark.parametrize("carry_state", [False, True])
+def test_batches_have_the_shapes_that_are_planned_with(
+    small_config, folder, carry_state
+):
+    config = small_config(
+        data__path=str(folder),
+        data__packing="documents",
+        data__max_documents=4,
+        train__carry_state=carry_state,
+    )
+    batch = open_dataset(config).batches[0]
+    planned = batch_shapes(config, run_mesh(config))
+    assert {name: (x.shape, x.dtype) for name, x in batch.items()} == {
+        name: (x.shape, x.dtype) for name, x in planned.items()
+    }
 
 
 def test_a_step_scores_documents_as_sequences_of_their_own(small_config, folder):
