@@ -42,6 +42,27 @@ def test_a_text_is_windows_of_all_lengths_in_turns(write_files):
     )
 
 
+@pytest.mark.parametrize(("max_documents", "is_wasteful"), [(2, True), (8, False)])
+def test_rows_that_are_mostly_padding_are_warned_of(
+    write_files, caplog, max_documents, is_wasteful
+):
+    folder = write_files({f"{i}.txt": b"short" for i in range(60)})
+    config = config_of(
+        DataConfig(
+            path=str(folder),
+            seq_len=24,
+            eval_fraction=0.3,
+            packing="documents",
+            max_documents=max_documents,
+        )
+    )
+    data = open_dataset(config)
+    for example in (data.batches[0], data.eval_examples[0]):
+        assert example["document_starts"].shape[-1] == max_documents - 1
+    message = "data.max_documents = 2 leaves 50 % of the rows of 24 tokens empty: "
+    assert (message in caplog.text) == is_wasteful
+
+
 def test_shorter_sequences_of_a_task_have_fewer_pairs():
     task = MqarConfig(n_pairs=8, eval_examples=5)
     data = open_dataset(

@@ -138,12 +138,12 @@ def _examples(
     rows = DocumentRows(corpus, length, data.max_documents, go_on=go_on)
     if rows.fill < WASTEFUL_FILL and len(rows) > 1:
         _logger.warning(
-            "rows of %d tokens hold %.0f %% of what they could of %s: it has more than "
-            "data.max_documents = %d documents to a row",
-            length,
-            100 * rows.fill,
-            corpus.name,
+            "data.max_documents = %d leaves %.0f %% of the rows of %d tokens empty: %s "
+            "has more documents to a row; raise it",
             data.max_documents,
+            100 * (1 - rows.fill),
+            length,
+            corpus.name,
         )
     return rows
 
