@@ -1,12 +1,18 @@
 import dataclasses
 import json
+import shutil
 
 import jax
+import numpy as np
 from click.testing import CliRunner
 
 from tests.refusal import assert_refused
+from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.commands.sweep import main
 from titans_eqx.evaluation import sweep as library
+from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.row_bits import read_row_bits
+from titans_eqx.evaluation.text_models import VARIANTS, PairedComparison
 
 SMALL = {
     "model.d_model": 8,
@@ -40,19 +46,50 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and reals
         first = run(*arguments, "--only", "lmm")
         assert first.exit_code == 0, first.output
-        second = run(*arguments, "--only", "transformer")
+        second = run(*arguments, "--only", "transformer", "--seeds", 2)
         assert second.exit_code == 0, second.output
     assert "nothing to do" in second.output
     table = json.loads((tmp_path / "table.json").read_text())
     assert [row["run"] for row in table if row["distance"] == 0] == [
         "lmm",
         "transformer",
+        "transformer seed 1",
     ]
+    seeds = [
+        load_model(tmp_path / name).config.train.seed
+        for name in ("transformer", "transformer-seed-1")
+    ]
+    assert seeds == [0, 1]
     metrics = (tmp_path / "lmm" / "metrics.jsonl").read_text().splitlines()
     assert "eval_accuracy" in json.loads(metrics[-1])
     assert "bits_per_byte" not in json.loads(metrics[0])
     names = "which has mac, mag, mal, lmm, transformer."
     assert_refused(main, *arguments, "--only", "lm", message=names)
+
+
+def test_models_on_text_are_measured_on_the_same_rows(run_folder, tmp_path):
+    comparison, config = PairedComparison(VARIANTS), load_model(run_folder).config
+    off = Run(name="mac off", config=config, folder=tmp_path / "off")
+    shutil.copytree(run_folder, off.folder)
+    comparison.measure(off, with_picture=False)
+    on = dataclasses.replace(off, name="mac titans", folder=tmp_path / "on")
+    shutil.copytree(off.folder, on.folder)
+    runs = [off, on]
+    table = comparison.table(runs)
+    assert {line["rows"] for line in table} == {16, 64}
+    first, second = table[-2:]  # the last kind of context of the longer rows
+    assert first["bits per byte"] == second["bits per byte"] > 0
+    assert (first["difference"], second["difference"]) == (None, 0)
+    assert second["over"] == "rows"
+    path = on.folder / "evaluation" / "rows-at-40" / "results.json"
+    all_, *kinds = (
+        part
+        for part in read_row_bits(path).parts
+        if part.length == 64 and (part.start, part.stop) == (0, 64)
+    )
+    for name in ("bits", "tokens"):
+        sums = np.sum([getattr(kind, name) for kind in kinds], axis=0)
+        np.testing.assert_allclose(sums, getattr(all_, name))
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(

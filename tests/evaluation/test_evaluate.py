@@ -16,11 +16,11 @@ def test_no_name_chooses_a_measure(tmp_path):
         evaluate(tmp_path, "recal", None, with_picture=False)  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", ["recall", "needle", "ablation", "rules"])
+@pytest.mark.parametrize("name", ["recall", "needle", "ablation", "rules", "text"])
 def test_every_run_of_a_suite_has_a_config_that_loads(name):
     cases = suite(name, CONFIGS).cases
-    configs = [load_config(case.config, case.overrides) for case in cases]
-    assert len({case.name for case in cases}) == len(cases)
+    configs = [case.load() for case in cases]
+    assert len({case.label for case in cases}) == len(cases)
     if name == "ablation":
         assert [case.name for case in cases] == list(ABLATIONS)
         # Two may be the same: what a recipe is configured to do is ablated too.
@@ -38,6 +38,14 @@ def test_ablations_set_what_they_are_named_for():
     assert memories["no convolution"].kernel_size == 1
     delta = memories["delta rule"]
     assert (delta.rule, delta.depth, delta.norm) == ("delta", 1, False)
+
+
+def test_a_run_of_the_first_seed_has_the_name_it_always_had():
+    plain = suite("recall", CONFIGS).cases
+    first, second = plain[0], suite("recall", CONFIGS, seeds=2).cases[len(plain)]
+    assert (first.label, second.label) == ("mac", "mac seed 1")
+    assert first.load() == load_config(first.config)
+    assert second.is_in(["mac"])
 
 
 def test_another_suite_is_refused():

@@ -246,6 +246,13 @@ def test_equal_time_is_that_of_the_fastest(by_hand):
     assert alone["equal time"] == 0.4
 
 
+def test_another_seed_has_lines_of_its_own(by_hand):
+    (first, *_), comparison = by_hand
+    runs = [first, dataclasses.replace(first, seed=1)]
+    names = [line["rule"] for line in comparison.table(runs)]
+    assert names == ["quick", "quick seed 1"]
+
+
 def test_the_printed_table_is_task_by_task_and_whole_on_80_columns(by_hand):
     runs, comparison = by_hand
     summary = comparison.summary(comparison.table([runs[i] for i in (2, 0, 3, 1)]))

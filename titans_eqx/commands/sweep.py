@@ -18,14 +18,20 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     "--suite",
     "suite_name",
     required=True,
-    type=click.Choice(["recall", "needle", "ablation", "rules"]),
+    type=click.Choice(["recall", "needle", "ablation", "rules", "text"]),
     help="Which runs.",
 )
 @click.option("--out", required=True, type=Path, help="Folder of the sweep.")
 @click.option(
     "--only",
     multiple=True,
-    help="Name of a run, or of a rule or a task; repeatable. [default: all]",
+    help="Name of a run, or of a rule, task or model; repeatable. [default: all]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    help="How many seeds to train each run with, the same for all. "
+    "[default: text 3, others 1]",
 )
 @click.option(
     "--set",
@@ -45,6 +51,7 @@ def main(
     suite_name: str,
     out: Path,
     only: tuple[str, ...],
+    seeds: int | None,
     overrides: tuple[str, ...],
     configs: Path,
     no_picture: bool,
@@ -58,7 +65,7 @@ def main(
     use_huge_pages()
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation.sweep import suite, sweep
-    chosen = suite(suite_name, configs, overrides)
+    chosen = suite(suite_name, configs, overrides, seeds=seeds)
     names = dict.fromkeys(
         name for case in chosen.cases for name in (*case.groups, case.name)
     )

@@ -16,9 +16,20 @@ from titans_eqx.evaluation.table import Table
 class Run:
     """A run of a sweep."""
 
-    name: str
+    name: str  # the same for all seeds
     config: RunConfig
     folder: Path
+    seed: int = 0  # how many above that of the config
+
+    @property
+    def label(self) -> str:
+        """Its name and its seed."""
+        return label(self.name, self.seed)
+
+
+def label(name: str, seed: int) -> str:
+    """A name that no other seed has; that of the first is the plain name."""
+    return f"{name} seed {seed}" if seed else name
 
 
 class AbstractComparison(ABC):
@@ -62,7 +73,7 @@ class EvaluationComparison(AbstractComparison):
     def table(self, runs: Sequence[Run]) -> Table:
         """See `AbstractComparison.table`: those of the evaluations."""
         return [
-            {"run": run.name} | line
+            {"run": run.label} | line
             for run in runs
             for line in read_table(self._dir(run) / REPORT)
         ]

@@ -192,11 +192,18 @@ class Panel:
     title: str
     y_label: str
     are_shares: bool  # whether the vertical axis is from 0 to 1
-    mark: float  # place on the horizontal axis, drawn as a line
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    mark: Number  # place on the horizontal axis, drawn as a line
+    curves: dict[str, Sequence[tuple[Number, Number]]] = field(default_factory=dict)
 
 
-def plot_panels(panels: Sequence[Panel], x_label: str, title: str, path: Path) -> None:
+def plot_panels(
+    panels: Sequence[Panel],
+    x_label: str,
+    title: str,
+    path: Path,
+    *,
+    is_log: bool = False,
+) -> None:
     """Draw curves in panels side by side; a name has the same colour in all.
 
     Args:
@@ -204,6 +211,7 @@ def plot_panels(panels: Sequence[Panel], x_label: str, title: str, path: Path) -
         x_label: What is along the horizontal axes.
         title: Above the picture.
         path: Where to write the picture (PNG).
+        is_log: Whether the horizontal axes are logarithmic.
 
     Raises:
         UserError: If matplotlib is missing or the file cannot be written.
@@ -221,6 +229,8 @@ def plot_panels(panels: Sequence[Panel], x_label: str, title: str, path: Path) -
             xs, ys = [x for x, _ in points], [y for _, y in points]
             (lines[name],) = axes.plot(xs, ys, marker=".", **looks[name])
         axes.axvline(panel.mark, color="grey", linestyle=":")
+        if is_log:
+            axes.set_xscale("log", base=2)
         if panel.are_shares:
             axes.set_ylim(SHARES)
         axes.set_title(panel.title)

@@ -18,7 +18,7 @@ from titans_eqx.checkpoint.metrics_log import read_metrics
 from titans_eqx.checkpoint.run_folder import METRICS_NAME
 from titans_eqx.config import RunConfig, load_config
 from titans_eqx.config.section import Section
-from titans_eqx.evaluation.comparison import AbstractComparison, Run
+from titans_eqx.evaluation.comparison import AbstractComparison, Run, label
 from titans_eqx.evaluation.plots import Panel, plot_panels
 from titans_eqx.evaluation.table import Table
 from titans_eqx.models import build_model
@@ -124,11 +124,11 @@ class RuleComparison(AbstractComparison):
         Equal tokens are all that a run reads; equal time is what the fastest rule of
         the task needed for them.
         """
-        curves = {run.name: learning_curve(run) for run in runs}
-        times = self._equal_times(curves)
+        curves = {run.label: learning_curve(run) for run in runs}
+        times = self._equal_times(runs, curves)
         table: Table = []
         for run in runs:
-            (rule, task), curve = self.places[run.name], curves[run.name]
+            (rule, task), curve = self.places[run.name], curves[run.label]
             steps = run.config.train.steps
             model = eqx.filter_eval_shape(
                 build_model, run.config.model, key=jr.key(run.config.train.seed)
@@ -136,7 +136,7 @@ class RuleComparison(AbstractComparison):
             state = eqx.filter_eval_shape(lambda model: model.init_state(), model)
             table.append(
                 {
-                    "rule": rule,
+                    "rule": label(rule, run.seed),
                     "task": task,
                     "score": _measure(run.config),
                     "equal tokens": curve.at_step(steps),
@@ -159,8 +159,8 @@ class RuleComparison(AbstractComparison):
 
     def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
         """See `AbstractComparison.plot`: scores over time, a panel for each task."""
-        curves = {run.name: learning_curve(run) for run in runs}
-        times = self._equal_times(curves)
+        curves = {run.label: learning_curve(run) for run in runs}
+        times = self._equal_times(runs, curves)
         panels: dict[str, Panel] = {}
         for run in runs:
             rule, task = self.places[run.name]
@@ -174,17 +174,19 @@ class RuleComparison(AbstractComparison):
                     mark=times[task],
                 ),
             )
-            panel.curves[rule] = [
-                (one.seconds, one.score) for one in curves[run.name].evaluations
+            panel.curves[label(rule, run.seed)] = [
+                (one.seconds, one.score) for one in curves[run.label].evaluations
             ]
         plot_panels(list(panels.values()), "seconds of training", title, path)
 
-    def _equal_times(self, curves: Mapping[str, LearningCurve]) -> dict[str, float]:
+    def _equal_times(
+        self, runs: Sequence[Run], curves: Mapping[str, LearningCurve]
+    ) -> dict[str, float]:
         """Seconds that the fastest run of each task took."""
         times: dict[str, float] = {}
-        for name, curve in curves.items():
-            _, task = self.places[name]
-            times[task] = min(curve.seconds, times.get(task, curve.seconds))
+        for run in runs:
+            (_, task), seconds = self.places[run.name], curves[run.label].seconds
+            times[task] = min(seconds, times.get(task, seconds))
         return times
 
 

@@ -5,7 +5,7 @@ same command.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from titans_eqx.evaluation.comparison import (
     AbstractComparison,
     EvaluationComparison,
     Run,
+    label,
 )
 from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.needle import NeedleSettings
@@ -30,6 +31,7 @@ from titans_eqx.evaluation.rules import (
     RuleComparison,
     memory_overrides,
 )
+from titans_eqx.evaluation.text_models import CEILING, VARIANTS, PairedComparison
 from titans_eqx.files import probe_output
 from titans_eqx.training import train
 from titans_eqx.training.divergence import DivergedError
@@ -37,6 +39,7 @@ from titans_eqx.training.divergence import DivergedError
 TABLE: Final = "table.json"
 PATTERNS: Final = ("mac", "mag", "mal", "lmm", "transformer")
 RECALL: Final = RecallSettings(lengths=(256, 1024, 4096), n_examples=32)
+SEEDS: Final = {"text": 3}  # of each run; of other suites 1
 NEEDLE: Final = NeedleSettings(lengths=(1024, 2048, 4096, 8192, 16384), n_examples=20)
 # The rows of the paper's ablation (table 5), then this package's own choices.
 ABLATIONS: Final = {
@@ -74,6 +77,29 @@ class Case:
     config: Path
     overrides: tuple[str, ...]
     groups: tuple[str, ...] = ()  # of runs that it is one of
+    # Added to the seeds of the weights and of the order of the rows, so that all runs
+    # of a suite have the same ones.
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its name and its seed."""
+        return label(self.name, self.seed)
+
+    def load(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            UserError: If the config or a key that is set cannot be used.
+        """
+        config = load_config(self.config, self.overrides)
+        if self.seed == 0:
+            return config
+        seeds = (
+            f"train.seed={config.train.seed + self.seed}",
+            f"data.seed={config.data.seed + self.seed}",
+        )
+        return load_config(self.config, (*self.overrides, *seeds))
 
     def is_in(self, only: Collection[str]) -> bool:
         """Whether it is asked for, by its name or with a group; all are by no name."""
@@ -88,14 +114,29 @@ class Suite:
     comparison: AbstractComparison
 
 
-def suite(name: str, configs: Path, overrides: Sequence[str] = ()) -> Suite:
-    """The runs of a suite.
+def suite(
+    name: str,
+    configs: Path,
+    overrides: Sequence[str] = (),
+    *,
+    seeds: int | None = None,
+) -> Suite:
+    """The runs of a suite: all with one seed, then all with the next.
 
     Args:
-        name: recall, needle, ablation or rules.
+        name: recall, needle, ablation, rules or text.
         configs: Folder of the configs.
         overrides: Keys to set in all runs, as in `load_config`.
+        seeds: How often each is trained; None for what `SEEDS` has.
     """
+    once = _once(name, configs, overrides)
+    n_seeds = seeds or SEEDS.get(name, 1)
+    cases = (replace(one, seed=seed) for seed in range(n_seeds) for one in once.cases)
+    return replace(once, cases=tuple(cases))
+
+
+def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
+    """The runs of a suite with the first seed."""
     match name:
         case "ablation":
             cases = (
@@ -121,10 +162,32 @@ def suite(name: str, configs: Path, overrides: Sequence[str] = ()) -> Suite:
             return Suite(cases=tuple(cases), comparison=EvaluationComparison(settings))
         case "rules":
             return _rules(configs, overrides)
+        case "text":
+            return _text(configs, overrides)
         case _:
             raise UserError(
-                f"no suite {name!r}; there are recall, needle, ablation, rules."
+                f"no suite {name!r}; there are recall, needle, ablation, rules, text."
             )
+
+
+def _text(configs: Path, overrides: Sequence[str]) -> Suite:
+    """Models with and without memory, and what there is to gain."""
+    cases: list[Case] = []
+    for name, variant in VARIANTS.items():
+        config = configs / "text" / variant.config
+        changes = variant.overrides
+        if name == CEILING:
+            length = load_config(config, overrides).data.seq_len
+            changes = (f"model.attention.window={length}",)
+        case = Case(
+            name=name,
+            config=config,
+            # Last, or a key set for all runs could undo what a run is about.
+            overrides=(*overrides, *changes),
+            groups=(variant.family,),
+        )
+        cases.append(case)
+    return Suite(cases=tuple(cases), comparison=PairedComparison(VARIANTS))
 
 
 def _rules(configs: Path, overrides: Sequence[str]) -> Suite:
@@ -171,12 +234,12 @@ def sweep(
     comparison, title = suite.comparison, f"sweep in {out}"
     runs: list[Run] = []
     for case in suite.cases:
-        is_wanted, folder = case.is_in(only), out / case.name.replace(" ", "-")
+        is_wanted, folder = case.is_in(only), out / case.label.replace(" ", "-")
         # What is set may be a key of a task that others do not have.
         if not is_wanted and not folder.exists():
             continue
-        config = load_config(case.config, case.overrides)
-        run = Run(name=case.name, config=config, folder=folder)
+        config = case.load()
+        run = Run(name=case.name, seed=case.seed, config=config, folder=folder)
         is_measured = comparison.is_measured(run)
         if not is_wanted and not is_measured:
             continue
@@ -184,7 +247,7 @@ def sweep(
             if train(config, folder) < config.train.steps:
                 return  # interrupted; the run has said so
         except DivergedError as error:
-            click.echo(f"{case.name} is left out: {error}")
+            click.echo(f"{case.label} is left out: {error}")
             continue
         _check_same(config, load_model(folder).config, folder)
         if not is_measured:
