@@ -25,7 +25,7 @@ def recalled(lengths, pairs):
 
 def perplexity(path):
     ends = [32, 64, 128, 200, 200]
-    table = [{"to": end, "nats": 2.0 + 1 / end} for end in ends]
+    table = [{"context": "all", "to": end, "nats": 2.0 + 1 / end} for end in ends]
     plot_perplexity(table, TITLE, path)
 
 
