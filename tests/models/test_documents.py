@@ -14,6 +14,7 @@ from tests.models.small import (
     tokens,
 )
 from tests.models.variants import DELTA
+from titans_eqx.memory import AbstractMemory
 from titans_eqx.nn.documents import Documents
 
 LENGTHS = (3, 5, 1, 5, 3)
@@ -121,6 +122,21 @@ def test_gradients_are_those_of_sequences_of_their_own(x64, name):
         jax.tree.map(assert_close, slopes, expected)
         assert_close(by_x[own], by_row[:n_own])
         assert not np.any(by_x[~own])
+
+
+def test_the_faster_forms_of_memories_equal_the_one_token_by_token(x64):
+    memory = small_block(IN_ONE["mal TNT"]).mixer.memory
+    documents = Documents(jnp.asarray(BEGINS[1:]), N_TOKENS)
+
+    @eqx.filter_jit
+    def both(memory, x):
+        fresh = memory.init_state()
+        by_token = AbstractMemory.read_documents(memory, x, documents, fresh)
+        return memory.read_documents(x, documents, fresh), by_token
+
+    (y, state), (expected, after) = both(memory, stream(N_TOKENS))
+    assert_close(y, expected)
+    jax.tree.map(assert_close, state, after)
 
 
 def test_restarted_steps_equal_a_row_of_documents(x64):

@@ -4,10 +4,13 @@ from abc import abstractmethod
 from typing import Generic, TypeVar
 
 import equinox as eqx
-from jaxtyping import Array, Float, PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
 
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
+from titans_eqx.nn.tree import select
+from titans_eqx.sharding.varying import scan, vary_like
 
 State = TypeVar("State")
 
@@ -63,7 +66,6 @@ class AbstractMemory(eqx.Module, Generic[State]):
             state after the last one.
         """
 
-    @abstractmethod
     def read_documents(
         self,
         x: Float[Array, "seq d_model"],
@@ -72,6 +74,8 @@ class AbstractMemory(eqx.Module, Generic[State]):
         state: State | None = None,
     ) -> tuple[Float[Array, "seq d_model"], State]:
         """Write and read a row of documents, each as a sequence of its own.
+
+        Token by token, which serves any memory; ours have faster forms.
 
         Args:
             x: Tokens, at least one.
@@ -82,6 +86,20 @@ class AbstractMemory(eqx.Module, Generic[State]):
         Returns:
             What the memory answers at each token, and the state after the last one.
         """
+        numbers = documents.numbers
+        is_start = jnp.diff(numbers, prepend=jnp.zeros(1, numbers.dtype)) > 0
+
+        def body(
+            state: State, xs: tuple[Float[Array, " d_model"], Bool[Array, ""]]
+        ) -> tuple[State, Float[Array, " d_model"]]:
+            token, is_start = xs
+            y, state = self.step(token, select(is_start, fresh, state))
+            return state, y
+
+        start = vary_like(fresh if state is None else state, x)
+        fresh = vary_like(fresh, x)
+        state, answers = scan(body, start, (x, is_start))
+        return answers, state
 
     @abstractmethod
     def step(

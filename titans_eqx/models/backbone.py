@@ -44,7 +44,9 @@ class Block(eqx.Module):
         documents: Documents | None = None,
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
         """See `AbstractMixer.__call__`."""
-        mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state, documents)
+        # Where there are none, a mixer that does not know of documents will do.
+        more = () if documents is None else (documents,)
+        mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state, *more)
         x = x + mixed
         fed = jax.vmap(lambda row: self.feedforward(self.feedforward_norm(row)))(x)
         return x + fed, state

@@ -36,7 +36,3 @@ class LongTermMemory(AbstractMemoryMixer[PyTree[Array]]):
     def probe(self, x: Float[Array, " d_model"], state: PyTree[Array]) -> MemoryStats:
         """See `AbstractMemoryMixer.probe`."""
         return self.memory.probe(x, state)
-
-    def forget(self, state: PyTree[Array]) -> PyTree[Array]:
-        """See `AbstractMemoryMixer.forget`: there is nothing else."""
-        return self.init_state()

@@ -57,9 +57,10 @@ class AbstractMemoryMixer(AbstractMixer[State]):
     def probe(self, x: Float[Array, " d_model"], state: State) -> MemoryStats:
         """What the memory does at a token, given the state before it."""
 
-    @abstractmethod
     def forget(self, state: State) -> State:
         """A state whose memory is as before the first token, and all else as it is.
 
-        To be called where a chunk, and a segment, starts.
+        By default there is nothing else. To be called where a chunk, and a segment,
+        starts.
         """
+        return self.init_state()
