@@ -22,6 +22,7 @@ PACKAGES: Final = (
 )
 VARIABLES: Final = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", TUNABLES, VARIABLE)
 PREFIXES: Final = ("JAX_", "CUDA_VISIBLE", "XLA_PYTHON_CLIENT")
+OPTIMISATION: Final = "xla_backend_optimization_level"
 GIB: Final = 2**30
 
 
@@ -37,7 +38,7 @@ def doctor() -> None:
     Raises:
         SelfTestError: If a test fails.
     """
-    for line in environment():
+    for line in (*_environment(), *_devices()):
         click.echo(line)
     failed = 0
     for outcome in self_test():
@@ -48,20 +49,28 @@ def doctor() -> None:
         raise SelfTestError(f"{failed} of the tests above failed on this machine.")
 
 
-def environment() -> Iterator[str]:
-    """Lines about what programs of ours run on here."""
-    yield f"python       {sys.version.split()[0]} on {platform.platform()}"
+def _environment() -> Iterator[str]:
+    """Lines about what programs of ours run on here, but for the devices."""
+    yield f"python           {sys.version.split()[0]} on {platform.platform()}"
     for name in PACKAGES:
         yield f"{name:<17}{_version(name)}"
-    yield f"cores        {usable_cores()}, memory {host_bytes() / GIB:.1f} GiB"
-    yield f"huge pages   {_huge_pages()}"
-    for device in jax.devices():
-        limit = (device.memory_stats() or {}).get("bytes_limit")
-        memory = "" if limit is None else f", {limit / GIB:.1f} GiB"
-        yield f"device {device.id:<6}{device.platform}: {device.device_kind}{memory}"
+    yield f"cores            {usable_cores()}, memory {host_bytes() / GIB:.1f} GiB"
+    yield f"huge pages       {_huge_pages()}"
     for name in sorted(os.environ):
         if name in VARIABLES or name.startswith(PREFIXES):
             yield f"{name}={os.environ[name]}"
+
+
+def _devices() -> Iterator[str]:
+    # Before the first use of a device: on a CPU, code that is not optimised is compiled
+    # in half the time.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if OPTIMISATION not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{OPTIMISATION}=0".strip()
+    for device in jax.devices():
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        memory = "" if limit is None else f", {limit / GIB:.1f} GiB"
+        yield f"device {device.id:<10}{device.platform}: {device.device_kind}{memory}"
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,5 @@
 """Train a model: `titans-train --config configs/mac.toml`."""
 
-import os
 from pathlib import Path
 
 import click
@@ -47,10 +46,6 @@ def main(
 ) -> None:
     """Train a model; the same command again continues a run that was stopped."""
     if doctor:
-        # On a CPU, code that is not optimised is compiled in half the time.
-        flags = os.environ.get("XLA_FLAGS", "")
-        if "xla_backend_optimization_level" not in flags:
-            os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
         with loading(all_cpu_cores=True):
             from titans_eqx.commands.doctor import doctor as examine
         examine()
