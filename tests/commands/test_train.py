@@ -184,7 +184,7 @@ def test_dry_run_says_what_a_run_is_and_leaves_no_files(folder):
     assert "bytes per sequence, whatever its length" in lines["state"]
     assert "64 tokens (4 sequences of 16)" in lines["step"]
     assert "1,000 steps, 64,000 tokens" in lines["run"]
-    assert lines["devices"].endswith("(cpu)")
+    assert lines["devices"].endswith("(cpu; data 4 x fsdp 1)")
     assert names(folder) == {"small.toml", "text.txt"}
 
 
