@@ -26,12 +26,11 @@ SIZES = ["--d-model", "8", "--repeats", "1"]
 SIZES += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
 SIMPLE = ["--set", "model.pattern=transformer"]  # sooner compiled
 COMMANDS = {
-    "memory": ["--length", "16"],
-    "train": ["--length", "16", "--variant", "transformer"],
-    "prefill": ["--length", "16"],
+    # Its cases are those of `memory` and `train`.
+    "roofline": ["--length", "16", "--product-side", "16", *SIMPLE],
+    "prefill": ["--length", "16", *SIMPLE],
     "decode": ["--length", "8", "--tokens", "2", *SIMPLE],
     "compile": ["--depth", "1", *SIMPLE],
-    "roofline": ["--length", "16", "--product-side", "16", *SIMPLE],
 }
 PEER = """
 import json, sys

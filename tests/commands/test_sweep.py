@@ -44,14 +44,13 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, monkeypatch):
     options = [f"--set={key}={value}" for key, value in SMALL.items()]
     arguments = ["--suite", "recall", "--out", tmp_path, "--no-picture", *options]
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and reals
-        first = run(*arguments, "--only", "lmm")
+        first = run(*arguments, "--only", "transformer")
         assert first.exit_code == 0, first.output
         second = run(*arguments, "--only", "transformer", "--seeds", 2)
         assert second.exit_code == 0, second.output
     assert "nothing to do" in second.output
     table = json.loads((tmp_path / "table.json").read_text())
     assert [row["run"] for row in table if row["distance"] == 0] == [
-        "lmm",
         "transformer",
         "transformer seed 1",
     ]
@@ -60,7 +59,7 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, monkeypatch):
         for name in ("transformer", "transformer-seed-1")
     ]
     assert seeds == [0, 1]
-    metrics = (tmp_path / "lmm" / "metrics.jsonl").read_text().splitlines()
+    metrics = (tmp_path / "transformer" / "metrics.jsonl").read_text().splitlines()
     assert "eval_accuracy" in json.loads(metrics[-1])
     assert "bits_per_byte" not in json.loads(metrics[0])
     names = "which has mac, mag, mal, lmm, transformer."

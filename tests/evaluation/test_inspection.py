@@ -19,8 +19,6 @@ CONFIGS = {
         n_layers=3, pattern=["transformer", "mac", "transformer"]
     ),
     "mag": small_config(pattern="mag", memory={"decay": "channel"}),
-    "mal": small_config(pattern="mal"),
-    "lmm": small_config(pattern="lmm"),
     "delta": small_config(
         pattern="lmm", memory={"rule": "delta", "depth": 1, "norm": False}
     ),
@@ -81,7 +79,7 @@ def test_surprise_is_the_norm_of_the_oracles_gradient():
 
 def test_a_text_in_blocks_gives_the_inspection_of_the_whole(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_LEN", 8)
-    model, ids = small_model(CONFIGS["mac on some layers"]), tokens(19)
+    model, ids = small_model(CONFIGS["delta"]), tokens(19)
     whole, _ = inspect(model, ids)
     parts = inspect_text(model, np.asarray(ids))
     assert np.isnan(parts.loss[0])

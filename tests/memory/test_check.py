@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.memory.outside import GatedNet, HebbianRule, HuberLoss, SkipNet
+from tests.memory.outside import HebbianRule, SkipNet
 from titans_eqx.memory import (
     DeltaRule,
     GateSpec,
@@ -25,7 +25,6 @@ RIGHT = {
         ),
         DEEP,
     ),
-    "titans, huber": (TitansRule(chunk_len=CHUNK, loss=HuberLoss()), GatedNet()),
     "delta": (DeltaRule(chunk_len=CHUNK), None),
     "delta, no momentum": (DeltaRule(chunk_len=CHUNK, use_momentum=False), None),
     "delta, error after decay": (

@@ -185,13 +185,12 @@ def test_the_stats_name_the_memories(whole):
     }
 
 
-@pytest.mark.parametrize("pattern", ["mac", "mal"])
-def test_blocks_with_it_stream(pattern):
+def test_a_block_with_it_streams():
     config = small_config(
-        pattern=pattern,
+        pattern="mac",
         n_layers=1,
         memory={**TNT, "local": {**TNT["local"], "chunk_lens": [4]}},
-        attention={"segment_len": 8, "persistent_in_memory": pattern == "mal"},
+        attention={"segment_len": 8},
     )
     with jax.enable_x64(True):
         model, ids = small_model(config), jnp.asarray(tokens(13))

@@ -69,8 +69,7 @@ def answer(rule, net, problem):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("clip", [0.0, 0.3])
-@pytest.mark.parametrize("use_decay", [True, False])
+@pytest.mark.parametrize(("use_decay", "clip"), [(True, 0.3), (False, 0.0)])
 @with_each_update
 def test_both_forms_and_every_block_equal_the_oracle(update, use_decay, clip):
     rule = LargeChunkRule(update, chunk_len=CHUNK, use_decay=use_decay, clip=clip)

@@ -69,7 +69,7 @@ def test_pieces_and_steps_equal_the_sequence(config):
     assert largest_difference((jnp.stack(reads), state), (whole, last)) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["default", "linear", "no_conv", "delta", "next"])
+@pytest.mark.parametrize("name", ["default", "delta", "next"])
 def test_no_output_depends_on_a_later_token(name):
     memory, x = build(CONFIGS[name]), tokens(13)
     jacobian = jax.jit(jax.jacobian(lambda x: memory(x)[0]))(x)
@@ -173,7 +173,7 @@ def projected(projection, x):
     return numpy_heads(blocks.silu(blocks.causal_conv(rows, kernel)))
 
 
-@pytest.mark.parametrize("n_before", [0, 6, 8])
+@pytest.mark.parametrize("n_before", [0, 6])
 @pytest.mark.parametrize("name", ["default", "channel_decay", "delta"])
 def test_a_probe_equals_values_by_hand_and_changes_nothing(x64, name, n_before):
     memory, x = build(CONFIGS[name]), tokens(n_before + 1)

@@ -15,9 +15,6 @@ MAC: dict[str, ModelConfig] = {
         memory={"initial_memory": "learned", "surprise": "full"},
         attention={"n_persistent": 0},
     ),
-    "mac multiplied": small_config(
-        gate="multiply", memory={"decay_towards": "initial", "read": "before"}
-    ),
 }
 OTHERS: dict[str, ModelConfig] = {
     # A prefix that ends inside a chunk: the sequence starts at a chunk all the same.
@@ -31,15 +28,15 @@ OTHERS: dict[str, ModelConfig] = {
         pattern="lmm", memory={"gates": "per_head", "use_momentum": False}
     ),
     "transformer": small_config(pattern="transformer"),
-    "every other layer mac": small_config(pattern=["transformer", "mac"], n_layers=4),
+    "every other layer mac": small_config(
+        pattern=["transformer", "mac"],
+        n_layers=4,
+        gate="multiply",
+        memory={"decay_towards": "initial", "read": "before"},
+    ),
     "mag delta": small_config(pattern="mag", memory=DELTA),
     "lmm delta": small_config(
         pattern="lmm", memory={**DELTA, "chunk_len": 4, "initial_memory": "learned"}
-    ),
-    "mag off": small_config(
-        pattern="mag",
-        memory={"off": True, "kernel_size": 4},
-        attention={"persistent_in_memory": True},
     ),
     "lmm off": small_config(pattern="lmm", memory={"off": True, "kernel_size": 1}),
     "transformer convolved": small_config(
@@ -61,7 +58,6 @@ def reach(config: ModelConfig) -> int | None:
     of_block = {
         "transformer": window,
         "lmm": memory.kernel_size - 1,
-        "mag": max(window, memory.kernel_size - 1),
     }
     n_repeats = config.n_layers // len(config.blocks)
     return n_repeats * sum(of_block[block] for block in config.blocks)

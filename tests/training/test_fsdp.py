@@ -83,10 +83,10 @@ def device_share(tree):
 @pytest.mark.parametrize(
     ("config", "data", "fsdp"),
     [
-        (model_config("lmm", surprise="full", initial_memory="learned"), 2, 2),
-        (model_config(("mac", "transformer")), 1, 4),
+        (model_config("lmm", initial_memory="learned"), 2, 2),
+        (model_config("transformer", n_layers=1), 1, 4),
     ],
-    ids=["a block repeated on 2 x 2", "two blocks on 1 x 4"],
+    ids=["a block repeated on 2 x 2", "one block on 1 x 4"],
 )
 def test_split_parameters_train_as_whole_ones(config, data, fsdp):
     expected, run = Run(config, 1, 1), Run(config, data, fsdp)

@@ -217,13 +217,6 @@ def test_fresh_run_moves_earlier_results_aside(tiny, train_quietly, tmp_path):
 
 
 @pytest.mark.usefixtures("optax_promotion")
-def test_initial_weights_are_the_same_in_every_run(finished_run):
-    config, _, _ = finished_run
-    first, second = (TrainContext.build(config).state for _ in range(2))
-    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_losses_between_reports_are_averaged(tiny, train_quietly, tmp_path):
     options = {"train__steps": 4, "train__eval_every": 0}
     train_quietly(tiny(**options), tmp_path / "each")
@@ -235,16 +228,13 @@ def test_losses_between_reports_are_averaged(tiny, train_quietly, tmp_path):
     np.testing.assert_allclose([line["loss"] for line in some], means, rtol=1e-6)
 
 
-@pytest.mark.parametrize("log_every", [1, 7])
-def test_run_without_finite_gradients_gives_up(
-    tiny, train_quietly, tmp_path, log_every
-):
+def test_run_without_finite_gradients_gives_up(tiny, train_quietly, tmp_path):
     # The first step throws the weights so far that no later gradient is finite.
     config = tiny(
         optimizer__learning_rate=1e30,
         optimizer__warmup_steps=0,
         train__steps=50,
-        train__log_every=log_every,
+        train__log_every=7,
         train__eval_every=0,
     )
     with pytest.raises(DivergedError, match="no finite gradient .*learning_rate") as e:

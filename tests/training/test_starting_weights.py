@@ -14,7 +14,8 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 def start(small_config, folder, **changes):
     config = small_config(**changes)
-    return start_from(TrainContext.build(config).state, folder, config, "bytes")
+    state = TrainContext.build(config, abstract=True).state
+    return start_from(state, folder, config, "bytes")
 
 
 def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(

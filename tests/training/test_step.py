@@ -136,10 +136,9 @@ def run_learned(n_devices):
     return trainer.run(*(random_batch(seed) for seed in range(3)))
 
 
-@pytest.mark.parametrize("n_devices", [2, 4])
-def test_devices_agree_on_a_learned_memory_with_adamw(learned_on_one_device, n_devices):
+def test_devices_agree_on_a_learned_memory_with_adamw(learned_on_one_device):
     expected_state, expected = learned_on_one_device
-    state, metrics = run_learned(n_devices)
+    state, metrics = run_learned(n_devices=4)
     assert_close_trees(metrics, expected)
     assert_close_trees(state, expected_state)
 
@@ -323,18 +322,15 @@ def test_another_loss_and_other_arrays_train_another_model():
     batch = {"series": series, "next": jnp.cumsum(series[:, :, 0], axis=1)}
     loss, n_values = squared_error(model, batch)
     optimizer = optax.adam(1e-2)
-    losses = {}
-    for n_devices in (1, 4):
-        mesh = build_mesh(BATCH, data=n_devices)
-        state, static = init_train_state(model, optimizer)
-        # Copied, because a step donates its state.
-        state = jax.device_put(copy_to_host(state), replicated(mesh))
-        step = build_train_step(optimizer, static, mesh, loss_fn=squared_error)
-        placed = jax.device_put(batch, batch_sharding(mesh))
-        losses[n_devices] = []
-        for _ in range(5):
-            state, metrics = step(state, placed)
-            losses[n_devices].append(float(metrics.loss))
-    np.testing.assert_allclose(losses[4], losses[1], rtol=TOLERANCE)
-    np.testing.assert_allclose(losses[4][0], loss / n_values, rtol=TOLERANCE)
-    assert losses[4][-1] < losses[4][0]
+    mesh = build_mesh(BATCH, data=4)
+    state, static = init_train_state(model, optimizer)
+    # Copied, because a step donates its state.
+    state = jax.device_put(copy_to_host(state), replicated(mesh))
+    step = build_train_step(optimizer, static, mesh, loss_fn=squared_error)
+    placed = jax.device_put(batch, batch_sharding(mesh))
+    losses = []
+    for _ in range(5):
+        state, metrics = step(state, placed)
+        losses.append(float(metrics.loss))
+    np.testing.assert_allclose(losses[0], loss / n_values, rtol=TOLERANCE)
+    assert losses[-1] < losses[0]
