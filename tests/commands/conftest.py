@@ -11,7 +11,7 @@ CONFIG = """
 [model]
 d_model = 8
 n_layers = 2
-pattern = ["transformer", "mac"]
+pattern = ["transformer", "lmm"]
 memory = { n_heads = 2, chunk_len = 4, expansion = 1 }
 attention = { n_heads = 2, segment_len = 8, window = 8, n_persistent = 1 }
 

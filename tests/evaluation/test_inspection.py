@@ -59,7 +59,7 @@ def test_inspecting_is_reading(config):
 
 @pytest.mark.usefixtures("x64")
 def test_surprise_is_the_norm_of_the_oracles_gradient():
-    stacked = small_model(CONFIGS["lmm"])
+    stacked = small_model(small_config(pattern="lmm"))
     model = jax.tree.map(lambda x: x, stacked.unstack())
     memory, *_ = (
         x

@@ -27,9 +27,8 @@ def live_bytes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pattern", ["mac", "lmm"])
-def test_a_hundred_thousand_tokens_cost_no_more_each_than_the_first(pattern):
-    model = small_model(small_config(pattern=pattern, **SIZES))
+def test_a_hundred_thousand_tokens_cost_no_more_each_than_the_first():
+    model = small_model(small_config(**SIZES))
     n_traces = 0
 
     @eqx.filter_jit

@@ -19,12 +19,6 @@ CHUNK = 3  # little to compile
 DEEP = MemoryNet(4, 2, expansion=2)
 RIGHT = {
     "titans": (TitansRule(chunk_len=CHUNK), SkipNet()),
-    "titans, other options": (
-        TitansRule(
-            chunk_len=CHUNK, decay="channel", decay_towards="initial", read="before"
-        ),
-        DEEP,
-    ),
     "delta": (DeltaRule(chunk_len=CHUNK), None),
     "delta, no momentum": (DeltaRule(chunk_len=CHUNK, use_momentum=False), None),
     "delta, error after decay": (

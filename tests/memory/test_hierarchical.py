@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.memory.problems import largest_difference
-from tests.models.small import jittered, small_config, small_model, tokens
+from tests.models.small import jittered, small_config
 from tests.oracles import blocks
 from tests.oracles.attention import linear, split
 from tests.oracles.large_chunk import large_chunk_oracle
@@ -183,27 +183,6 @@ def test_the_stats_name_the_memories(whole):
         "global.learning_rate",
         *(f"local{i}.{gate}" for i in (1, 2) for gate in ("decay", "learning_rate")),
     }
-
-
-def test_a_block_with_it_streams():
-    config = small_config(
-        pattern="mac",
-        n_layers=1,
-        memory={**TNT, "local": {**TNT["local"], "chunk_lens": [4]}},
-        attention={"segment_len": 8},
-    )
-    with jax.enable_x64(True):
-        model, ids = small_model(config), jnp.asarray(tokens(13))
-        run = eqx.filter_jit(lambda model, ids, state: model(ids, state))
-        logits, last = run(model, ids, None)
-        state, parts = model.init_state(), []
-        part, state = run(model, ids[:10], state)
-        parts, next_token = [part], eqx.filter_jit(type(model).step)
-        for token in ids[10:]:
-            part, state = next_token(model, token, state)
-            parts.append(part[None])
-        parts = jnp.concatenate(parts)
-        assert largest_difference((parts, state), (logits, last)) < 1e-10
 
 
 def heads(rule, n_heads=HEADS):

@@ -98,14 +98,16 @@ def streamed(request):
     """A model, its tokens, and what it makes of all of them at once."""
     with jax.enable_x64(True):
         model, ids = small_model(ALL[request.param]), tokens(WHOLE)
-        return model, np.asarray(ids), call(model, ids, None)
+        # Compiled, and once for all: a prefix is read in it.
+        start = eqx.filter_jit(lambda model: model.init_state())(model)
+        return model, start, np.asarray(ids), call(model, ids, None)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(st.sampled_from([1, 6]), min_size=2, max_size=10))
 def test_a_stream_in_any_pieces_gives_the_logits_of_the_whole(x64, streamed, pieces):
-    model, ids, (whole, _) = streamed
-    state, start = model.init_state(), 0
+    model, state, ids, (whole, _) = streamed
+    start = 0
     for piece in pieces:
         if start + piece > WHOLE:
             break
@@ -115,7 +117,7 @@ def test_a_stream_in_any_pieces_gives_the_logits_of_the_whole(x64, streamed, pie
 
 
 def test_in_single_precision_pieces_differ_by_rounding_only(streamed):
-    model, ids, (whole, _) = streamed
+    model, _, ids, (whole, _) = streamed
     single = jax.tree.map(
         lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
     )
@@ -127,8 +129,8 @@ def test_in_single_precision_pieces_differ_by_rounding_only(streamed):
 
 
 def test_token_by_token_gives_the_logits_and_the_state_of_the_whole(x64, streamed):
-    model, ids, (whole, last) = streamed
-    state, rows = model.init_state(), []
+    model, state, ids, (whole, last) = streamed
+    rows = []
     for token in ids:
         logits, state = step(model, jnp.asarray(token), state)
         rows.append(logits)
@@ -137,7 +139,7 @@ def test_token_by_token_gives_the_logits_and_the_state_of_the_whole(x64, streame
 
 
 def test_unstacked_layers_step_as_the_stack_does(x64, streamed):
-    model, ids, (_, state) = streamed
+    model, _, ids, (_, state) = streamed
     token = jnp.asarray(ids[0])
     unstacked, parts = model.unstack(), model.unstack_state(state)
     n_repeats = [stack.n_repeats for stack in model.backbone.stacks]
@@ -147,7 +149,7 @@ def test_unstacked_layers_step_as_the_stack_does(x64, streamed):
 
 
 def test_less_than_a_segment_is_the_start_of_the_whole(x64, streamed):
-    model, ids, (whole, _) = streamed
+    model, _, ids, (whole, _) = streamed
     logits, _ = call(model, jnp.asarray(ids[:3]), None)
     assert_close(logits, whole[:3])
 

@@ -12,7 +12,7 @@ import pytest
 TEXT = "".join(f"def f{i}(x):\n    return x + {i * i % 97}\n" for i in range(120))
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "model": {"pattern": "mac", "d_model": 8, "n_layers": 1},
+    "model": {"pattern": "lmm", "d_model": 8, "n_layers": 1},
     "data": {"seq_len": 16, "eval_fraction": 0.2},
     "optimizer": {"warmup_steps": 1, "learning_rate": 1e-2},
     "train": {

@@ -35,7 +35,7 @@ def test_what_lives_at_once_is_counted():
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_the_compiler_needs_about_as_much(small_config):
-    config = small_config(model__pattern="mac", train__batch_size=8, data__seq_len=64)
+    config = small_config(train__batch_size=8, data__seq_len=64)
     context = TrainContext.build(config, abstract=True)
     found = context.footprint
     state = context.state

@@ -40,7 +40,7 @@ def model_config(pattern, n_layers=2, **memory):
         n_layers=n_layers,
         vocab_size=VOCAB,
         tied_embeddings=False,
-        memory=MemoryConfig(n_heads=2, chunk_len=4, expansion=2, **memory),
+        memory=MemoryConfig(n_heads=2, chunk_len=4, depth=1, **memory),
         attention=AttentionConfig(n_heads=2, segment_len=4, window=4, n_persistent=2),
     )
 

@@ -169,7 +169,7 @@ def test_run_begins_with_its_phases_and_its_sizes(finished_run):
     _, _, output = finished_run
     said = re.sub(r"\[\d+:\d\d\] ", "", output)
     assert said.startswith(
-        "reading the data\nbuilding the model\nmodel       mac, 1 layers, width 8\n"
+        "reading the data\nbuilding the model\nmodel       lmm, 1 layers, width 8\n"
     )
     compiling = said.index("\ncompiling\n")
     assert said.index("\ndevices ") < compiling < said.index("\nstep 1/6 ")

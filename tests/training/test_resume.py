@@ -232,7 +232,7 @@ def test_changed_keys_of_training_are_reported(changes_of):
             "model.memory.max_learning_rate was 0.1, is 0.2",
         ),
         ("model__memory__off", True, "model.memory.off was False, is True"),
-        ("model__pattern", "mag", "model.pattern was mac, is mag"),
+        ("model__pattern", "mag", "model.pattern was lmm, is mag"),
     ],
 )
 def test_changed_model_is_refused_by_key(changes_of, key, value, message):
