@@ -21,6 +21,7 @@ from titans_eqx.sharding.mesh import (
     build_mesh,
     replicated,
 )
+from titans_eqx.sharding.varying import vary_over
 from titans_eqx.training.optimizer import trainable
 from titans_eqx.training.throughput import TRAINING_PASSES
 
@@ -55,9 +56,7 @@ def memory_program(case: Case) -> Program:
 
     def forward(parameters: PyTree[Array], frozen: PyTree[Array], x: Array) -> Array:
         # As in training: gradients are then summed over the devices once, at the end.
-        parameters, frozen = jax.lax.pcast(
-            (parameters, frozen), BATCH_AXES, to="varying"
-        )
+        parameters, frozen = vary_over((parameters, frozen), BATCH_AXES)
         return read_batch(parameters, frozen, x)
 
     def total(parameters: PyTree[Array], frozen: PyTree[Array], x: Array) -> Array:

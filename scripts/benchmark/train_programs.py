@@ -13,7 +13,7 @@ from scripts.benchmark.program import Program, count_parameters
 from titans_eqx.config import RunConfig
 from titans_eqx.models import build_model
 from titans_eqx.sharding.mesh import batch_sharding
-from titans_eqx.sharding.parameters import shardings
+from titans_eqx.sharding.parameters import placed_shapes
 from titans_eqx.training.context import run_mesh
 from titans_eqx.training.loss import Batch
 from titans_eqx.training.optimizer import build_optimizer
@@ -49,8 +49,8 @@ def train_program(case: Case) -> Program:
     is_compilation = case.kind == "compile"
     if is_compilation:
         jax.config.update("jax_enable_compilation_cache", False)
-        placed_state = _placed(state, shardings(state, mesh))
-        placed_batch = _placed(batch, dict.fromkeys(batch, batch_sharding(mesh)))
+        placed_state = placed_shapes(state, state.shardings(mesh))
+        placed_batch = placed_shapes(batch, dict.fromkeys(batch, batch_sharding(mesh)))
 
         def run() -> None:
             step = build_train_step(optimizer, static, mesh)
@@ -58,7 +58,7 @@ def train_program(case: Case) -> Program:
     else:
         run = _steps(
             build_train_step(optimizer, static, mesh),
-            jax.jit(lambda: init()[0], out_shardings=shardings(state, mesh))(),
+            jax.jit(lambda: init()[0], out_shardings=state.shardings(mesh))(),
             jax.device_put(random_batch(config), batch_sharding(mesh)),
         )
     return Program(
@@ -92,11 +92,3 @@ def _steps(step: Callable, state: TrainState, batch: Batch) -> Callable[[], PyTr
         return state, metrics
 
     return run
-
-
-def _placed(tree: PyTree, shardings: PyTree[jax.sharding.Sharding]) -> PyTree:
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        tree,
-        shardings,
-    )

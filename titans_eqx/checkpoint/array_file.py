@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from titans_eqx.checkpoint.errors import MAX_REASON
 from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 from titans_eqx.errors import UserError
 from titans_eqx.files import open_regular, write_durably
@@ -31,7 +32,6 @@ DATA: Final = "data"
 OLD_HEADER: Final = "header.npy"  # of titans_eqx 0.1
 MAX_HEADER_BYTES: Final = 16 * 2**20
 MAX_DIRECTORY_BYTES: Final = 2**16
-MAX_REASON: Final = 300  # characters of what a reader of damaged files says
 
 
 class ArrayFileError(UserError):

@@ -1,8 +1,10 @@
 """What can be wrong with a checkpoint."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from titans_eqx.errors import UserError, one_line
+
+MAX_REASON: Final = 300  # characters of what a reader of damaged files says
 
 
 class CheckpointError(UserError):

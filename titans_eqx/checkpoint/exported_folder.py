@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import PyTree
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from titans_eqx.checkpoint.errors import CheckpointError
+from titans_eqx.checkpoint.errors import MAX_REASON, CheckpointError
 from titans_eqx.checkpoint.leaf_table import (
     first_difference,
     leaf_checksums,
@@ -29,13 +29,12 @@ from titans_eqx.checkpoint.leaf_table import (
 )
 from titans_eqx.checkpoint.model_folder import WEIGHTS
 from titans_eqx.config import RunConfig, load_config, to_toml
+from titans_eqx.data.tokenizer import TOKENIZER
 from titans_eqx.errors import UserError
 from titans_eqx.files import open_regular, write_durably
 
 CONFIG: Final = "config.toml"
-TOKENIZER: Final = "tokenizer.json"
 FORMAT: Final = "1"
-MAX_REASON: Final = 300  # characters of what a reader of damaged files says
 
 
 class _Header(BaseModel):

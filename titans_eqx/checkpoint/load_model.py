@@ -9,19 +9,17 @@ from typing import Final
 
 import click
 import equinox as eqx
-import jax
-import jax.random as jr
-from jaxtyping import PyTree
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.errors import CheckpointError, NoCheckpointError
 from titans_eqx.checkpoint.exported_folder import open_exported, write_exported
 from titans_eqx.checkpoint.metadata import saved_config, saved_fingerprints
 from titans_eqx.checkpoint.model_folder import find_checkpoints, is_exported
-from titans_eqx.config import ModelConfig, RunConfig
+from titans_eqx.config import RunConfig
 from titans_eqx.data import ByteTokenizer, Tokenizer
 from titans_eqx.data.tokenizer import load_tokenizer, tokenizer_name
-from titans_eqx.models import TitansLM, build_model
+from titans_eqx.models import TitansLM
+from titans_eqx.models.build import abstract_model
 
 BYTE_TASKS: Final = ("needle", "who_is_where")
 
@@ -121,7 +119,7 @@ def _load_run(run_dir: str | Path, step: int | None, *, average: bool) -> Loaded
         if checkpoints.is_empty():
             raise unsaved
         config = saved_config(checkpoints.read_metadata(step)[1])
-        template, static = _abstract_model(config.model)
+        template, static = abstract_model(config.model)
         item = "average" if average and config.train.ema_decay > 0 else "model"
         if step is None:
             restored = checkpoints.restore_latest({item: template})
@@ -153,7 +151,7 @@ def _load_exported(folder: Path, step: int | None) -> LoadedModel:
             f"{folder} is an exported model of step {exported.step}, and has no step "
             f"{step}. Export that step of the run."
         )
-    template, static = _abstract_model(exported.config.model)
+    template, static = abstract_model(exported.config.model)
     return LoadedModel(
         model=eqx.combine(exported.read_arrays(template), static),
         config=exported.config,
@@ -162,12 +160,4 @@ def _load_exported(folder: Path, step: int | None) -> LoadedModel:
         ),
         step=exported.step,
         refused=(),
-    )
-
-
-def _abstract_model(config: ModelConfig) -> tuple[PyTree, PyTree]:
-    """Shapes of the arrays of a model, and the rest of it."""
-    return eqx.partition(
-        eqx.filter_eval_shape(build_model, config, key=jr.key(0)),
-        lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
     )

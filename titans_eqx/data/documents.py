@@ -71,6 +71,19 @@ class Document:
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
 
+    def peek(self, position: int, n_bytes: int) -> bytes:
+        """The raw bytes of the file from a position in the text on.
+
+        Raises:
+            DataError: If the file vanished or cannot be read.
+        """
+        try:
+            with open_regular(self.path) as file:
+                file.seek(self.offset + position)
+                return file.read(n_bytes)
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+
     def blocks(self) -> Iterator[bytes]:
         """Yield the text in blocks that end with a line, or at least a character.
 
@@ -235,6 +248,12 @@ def _text_documents(
             name = path.relative_to(root).as_posix()
             documents.append(Document(name=name, path=path, offset=0, length=length))
     return documents
+
+
+def continuation_len(following: bytes) -> int:
+    """Bytes up to where the next UTF-8 character starts, at most three."""
+    rest = itertools.takewhile(lambda x: x & 0xC0 == 0x80, following[:3])
+    return sum(1 for _ in rest)
 
 
 def _last_character_start(text: bytes) -> int:

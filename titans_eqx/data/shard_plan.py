@@ -1,13 +1,10 @@
 """Which text goes into which shard, whoever encodes it."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Final
 
-from titans_eqx.data.documents import Document
-from titans_eqx.data.errors import DataError
+from titans_eqx.data.documents import Document, continuation_len
 from titans_eqx.data.shard import Piece
-from titans_eqx.files import open_regular
 
 MAX_LINE_BYTES: Final = 2**16  # that are looked through for the end of a line
 
@@ -56,14 +53,6 @@ def plan_shards(
 
 def _line_end(document: Document, position: int) -> int:
     """Where the line ends that a position is in; where the character does, if long."""
-    try:
-        with open_regular(document.path) as file:
-            file.seek(document.offset + position)
-            following = file.read(MAX_LINE_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {document.path}: {error.strerror}") from error
-    to_line = following.find(b"\n") + 1
-    if to_line == 0:
-        continuation = itertools.takewhile(lambda x: x & 0xC0 == 0x80, following[:3])
-        to_line = len(list(continuation))
+    following = document.peek(position, MAX_LINE_BYTES)
+    to_line = following.find(b"\n") + 1 or continuation_len(following)
     return min(position + to_line, document.length)

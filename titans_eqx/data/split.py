@@ -8,9 +8,13 @@ empty, as it may with few documents, does the choice look at all of them.
 import hashlib
 from typing import Final
 
-from titans_eqx.data.documents import Document, TextPaths, find_documents
+from titans_eqx.data.documents import (
+    Document,
+    TextPaths,
+    continuation_len,
+    find_documents,
+)
 from titans_eqx.data.errors import DataError
-from titans_eqx.files import open_regular
 
 _MAX_CHARACTER_BYTES: Final = 4
 
@@ -110,15 +114,5 @@ def _cut(document: Document, eval_fraction: float) -> tuple[Documents, Documents
 
 def _character_start(document: Document, cut: int) -> int:
     """Move a cut forward to the next start of a UTF-8 character."""
-    try:
-        with open_regular(document.path) as file:
-            file.seek(document.offset + cut)
-            following = file.read(_MAX_CHARACTER_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {document.path}: {error.strerror}") from error
-    n_continuation = 0
-    for value in following[: _MAX_CHARACTER_BYTES - 1]:
-        if value & 0xC0 != 0x80:
-            break
-        n_continuation += 1
-    return min(cut + n_continuation, document.length)
+    following = document.peek(cut, _MAX_CHARACTER_BYTES)
+    return min(cut + continuation_len(following), document.length)

@@ -12,17 +12,17 @@ from typing import Any, ClassVar, Final, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
 from titans_eqx.config import ModelConfig, RunConfig
-from titans_eqx.data import TextWindows, open_texts, spread
 from titans_eqx.errors import UserError
+from titans_eqx.evaluation.held_out import held_out_examples
 from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.scorer import Scorer
 from titans_eqx.evaluation.table import Table, doubling_ranges, paired_columns
 from titans_eqx.memory.read_out import ReadOut
-from titans_eqx.models import TitansLM, build_model
+from titans_eqx.models import TitansLM
+from titans_eqx.models.build import abstract_model
 
 AS_TRAINED: Final = "as trained"
 
@@ -58,17 +58,12 @@ def memory_use(
         UserError: If the run was trained on a task, the model has no memory, or it
             would start anew inside a chunk or segment.
     """
-    data = config.data
-    if data.source == "task":
-        raise UserError(
-            "the run was trained on a task, not on a text; measure recall instead."
-        )
+    text, examples = held_out_examples(
+        config.data, settings.length, settings.n_examples
+    )
     if not config.model.has_memory:
         raise UserError("the model of the run has no memory whose use could be found.")
     _check_reset(config.model, settings.reset_every)
-    _, text = open_texts(data)
-    length = settings.length or data.seq_len
-    examples = spread(TextWindows(text, length), settings.n_examples)
     variants = {
         AS_TRAINED: (model, 0),
         "reads are zero": (without_reads(model), 0),
@@ -79,6 +74,7 @@ def memory_use(
         name: np.stack([one.loss for one in scorer_of(*variant)(examples)])
         for name, variant in variants.items()
     }
+    length = losses[AS_TRAINED].shape[1]
     bits_per_nat = text.bits_per_byte(1.0)
     table: Table = []
     for name, own in losses.items():
@@ -124,10 +120,7 @@ def without_reads(model: TitansLM) -> TitansLM:
 def without_writes(model: TitansLM, config: ModelConfig) -> TitansLM:
     """The model with memories that stay as a sequence starts with them."""
     changes = {"memory": config.memory.model_copy(update={"off": True})}
-    off = eqx.filter_eval_shape(
-        build_model, config.model_copy(update=changes), key=jr.key(0)
-    )
-    shapes, static = eqx.partition(off, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    shapes, static = abstract_model(config.model_copy(update=changes))
     # The same parameters in the same order; only what has none differs.
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_array))
     structure = jax.tree.structure(shapes)

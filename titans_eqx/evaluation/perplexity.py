@@ -6,20 +6,17 @@ The memory is carried along each example.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 
 from titans_eqx.config import RunConfig
-from titans_eqx.data import TextWindows, open_texts, spread
 from titans_eqx.data.corpus import AbstractCorpus
-from titans_eqx.errors import UserError
+from titans_eqx.evaluation.held_out import held_out_examples
 from titans_eqx.evaluation.plots import plot_curves
-from titans_eqx.evaluation.repeats import kinds_of_context
+from titans_eqx.evaluation.repeats import ALL, contexts_of_rows
 from titans_eqx.evaluation.scorer import Scorer
-from titans_eqx.evaluation.table import Table, doubling_ranges
-
-ALL: Final = "all"
+from titans_eqx.evaluation.table import Table, doubling_ranges, ratio_per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,32 +47,23 @@ def perplexity(
         DataError: If the eval text is too short.
         UserError: If the run was trained on a task.
     """
-    data = config.data
-    if data.source == "task":
-        raise UserError(
-            "the run was trained on a task, not on a text; measure recall instead."
-        )
-    _, text = open_texts(data)
-    length = settings.length or data.seq_len
+    text, examples = held_out_examples(
+        config.data, settings.length, settings.n_examples
+    )
     window = settings.window or config.model.attention.window
-    examples = spread(TextWindows(text, length), settings.n_examples)
     losses = np.stack([scores.loss for scores in scorer(examples)])
-    kinds = [
-        kinds_of_context(example["inputs"], settings.repeat_len, window)
-        for example in examples
-    ]
+    inputs = np.stack([example["inputs"] for example in examples])
+    counted = contexts_of_rows(inputs, settings.repeat_len, window)
+    length = losses.shape[1]
 
     def line(context: str, start: int, stop: int) -> dict[str, Any]:
-        counted = np.ones_like(losses, bool)
-        if context != ALL:
-            counted = np.stack([kind[context] for kind in kinds])
         return {"context": context, "from": start, "to": stop} | _scores(
-            losses[:, start:stop], counted[:, start:stop], text
+            losses[:, start:stop], counted[context][:, start:stop], text
         )
 
     return [
         *(line(ALL, start, stop) for start, stop in doubling_ranges(length)),
-        *(line(kind, 0, length) for kind in kinds[0]),
+        *(line(kind, 0, length) for kind in counted if kind != ALL),
         line(ALL, 0, length),
     ]
 
@@ -89,12 +77,10 @@ def _scores(
     n_tokens, n_examples = int(counts.sum()), len(counts)
     nats = error = bits = perplexity = None
     if n_tokens > 0:
-        nats = float(sums.sum() / n_tokens)
-        # Of a ratio of two means, to first order.
-        residuals = (sums - nats * counts) / counts.mean()
-        error = math.nan
+        by_example = ratio_per_row(sums, counts)
+        nats, error = float(sums.sum() / n_tokens), math.nan
         if n_examples > 1:
-            error = float(residuals.std(ddof=1) / math.sqrt(n_examples))
+            error = float(by_example.std(ddof=1) / math.sqrt(n_examples))
         bits, perplexity = text.bits_per_byte(nats), math.exp(nats)
     return {
         "nats": nats,

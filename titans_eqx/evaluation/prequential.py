@@ -16,7 +16,7 @@ from titans_eqx.data import Tokenizer, compressed_bits_per_byte
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.scorer import Scorer
-from titans_eqx.evaluation.table import Table
+from titans_eqx.evaluation.table import Table, doubling_ranges
 from titans_eqx.files import read_regular
 
 FIRST_END: Final = 1024  # tokens in the first line; each next one has twice as many
@@ -62,9 +62,8 @@ def prequential(
     nats = np.concatenate([[first], scores.loss]).astype(np.float64)
 
     table: Table = []
-    start = n_bytes_before = 0
-    bits_before = 0.0
-    for end in _ends(len(tokens)):
+    n_bytes_before, bits_before = 0, 0.0
+    for start, end in doubling_ranges(len(tokens), FIRST_END):
         prefix = tokenizer.decode_bytes(tokens[:end])
         bits = bits_before + float(nats[start:end].sum()) / math.log(2)
         table.append(
@@ -76,7 +75,7 @@ def prequential(
             }
             | compressed_bits_per_byte([prefix])
         )
-        start, bits_before, n_bytes_before = end, bits, len(prefix)
+        bits_before, n_bytes_before = bits, len(prefix)
     return table
 
 
@@ -85,11 +84,3 @@ def plot_prequential(table: Table, title: str, path: Path) -> None:
     names = [name for name in table[0] if name not in ("tokens", "bytes")]
     curves = {name: [(line["bytes"], line[name]) for line in table] for name in names}
     plot_curves(curves, "bytes read", "bits per byte", title, path)
-
-
-def _ends(n_tokens: int) -> list[int]:
-    ends = [FIRST_END]
-    while ends[-1] < n_tokens:
-        ends.append(2 * ends[-1])
-    ends[-1] = n_tokens
-    return ends

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+ALL: Final = "all"
 NEW: Final = "new"
 NEAR: Final = "near repeat"
 FAR: Final = "far repeat"
@@ -51,3 +52,19 @@ def kinds_of_context(tokens: np.ndarray, n: int, window: int) -> dict[str, np.nd
         NEAR: (0 < distances) & (distances <= window),
         FAR: distances > window,
     }
+
+
+def contexts_of_rows(inputs: np.ndarray, n: int, window: int) -> dict[str, np.ndarray]:
+    """`kinds_of_context` of rows, and `ALL`, which is every place.
+
+    Args:
+        inputs: (rows, seq).
+        n: Tokens that have to agree.
+        window: A repeat is near if it is at most so many tokens back.
+
+    Returns:
+        (rows, seq) bool, by name.
+    """
+    kinds = [kinds_of_context(row, n, window) for row in inputs]
+    by_name = {name: np.stack([kind[name] for kind in kinds]) for name in kinds[0]}
+    return {ALL: np.ones(inputs.shape, bool)} | by_name

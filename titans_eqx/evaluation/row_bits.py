@@ -14,12 +14,11 @@ from pydantic import BaseModel, ValidationError
 from titans_eqx.config import DataConfig
 from titans_eqx.data import TextWindows, open_texts, spread
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.repeats import kinds_of_context
+from titans_eqx.evaluation.repeats import ALL, contexts_of_rows
 from titans_eqx.evaluation.scorer import Scorer
-from titans_eqx.evaluation.table import doubling_ranges
+from titans_eqx.evaluation.table import doubling_ranges, ratio_per_row
 from titans_eqx.files import read_regular
 
-ALL: Final = "all"
 REPEAT_LEN: Final = 4  # tokens seen before that make a repeat
 WINDOW: Final = 64  # tokens to a near repeat, whatever a model attends to
 LONGER: Final = 4  # rows of so many times the trained length are read too
@@ -48,12 +47,9 @@ class RowPart(BaseModel):
     def per_row(self) -> np.ndarray:
         """Bits per token, (rows,), whose mean is that of all tokens together.
 
-        Rows have unequal numbers of tokens. This is the ratio of both sums as a mean
-        over rows, to first order, so the differences of two models can be paired.
+        See `ratio_per_row`: rows have unequal numbers of tokens.
         """
-        bits, tokens = np.asarray(self.bits), np.asarray(self.tokens)
-        ratio = bits.sum() / tokens.sum()
-        return ratio + (bits - ratio * tokens) / tokens.mean()
+        return ratio_per_row(np.asarray(self.bits), np.asarray(self.tokens))
 
 
 class RowBits(BaseModel):
@@ -93,10 +89,7 @@ def split_rows(bits: np.ndarray, inputs: np.ndarray) -> Iterator[RowPart]:
         inputs: (rows, seq), the tokens before them.
     """
     length = bits.shape[1]
-    kinds = [kinds_of_context(row, REPEAT_LEN, WINDOW) for row in inputs]
-    counted = {ALL: np.ones(bits.shape, bool)} | {
-        name: np.stack([kind[name] for kind in kinds]) for name in kinds[0]
-    }
+    counted = contexts_of_rows(inputs, REPEAT_LEN, WINDOW)
     places = [(ALL, *positions) for positions in doubling_ranges(length)]
     places += [(name, 0, length) for name in counted]
     for context, start, stop in dict.fromkeys(places):

@@ -45,9 +45,27 @@ def paired_columns(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     return {"difference": mean, "low": mean - half, "high": mean + half}
 
 
-def doubling_ranges(length: int) -> list[tuple[int, int]]:
-    """Ranges of positions that end at 32, 64, 128, ... and at the length."""
-    ends = [FIRST_RANGE]
+def ratio_per_row(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The ratio of two totals as a mean over rows, to first order.
+
+    Rows have unequal counts, so the mean of their own ratios is another number. The
+    deviations of these values are those of the ratio, and those of two models can be
+    paired.
+
+    Args:
+        sums: (rows,).
+        counts: (rows,), not all of them zero.
+
+    Returns:
+        (rows,), whose mean is the sum of the sums over that of the counts.
+    """
+    ratio = sums.sum() / counts.sum()
+    return ratio + (sums - ratio * counts) / counts.mean()
+
+
+def doubling_ranges(length: int, first: int = FIRST_RANGE) -> list[tuple[int, int]]:
+    """Ranges of positions that end at `first`, twice that, ... and at the length."""
+    ends = [first]
     while ends[-1] < length:
         ends.append(2 * ends[-1])
     ends[-1] = min(ends[-1], length)

@@ -96,8 +96,8 @@ class AbstractMemory(eqx.Module, Generic[State]):
             y, state = self.step(token, select(is_start, fresh, state))
             return state, y
 
-        start = vary_like(fresh if state is None else state, x)
         fresh = vary_like(fresh, x)
+        start = fresh if state is None else state
         state, answers = scan(body, start, (x, is_start))
         return answers, state
 

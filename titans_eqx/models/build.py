@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.random as jr
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from titans_eqx.attention import AttentionHeads, SegmentAttention, SlidingAttention
 from titans_eqx.config import ModelConfig
@@ -31,6 +32,17 @@ def build_model(config: ModelConfig, *, key: PRNGKeyArray) -> TitansLM:
         vocab_size=config.vocab_size,
         tied_embeddings=config.tied_embeddings,
         key=model_key,
+    )
+
+
+def abstract_model(config: ModelConfig) -> tuple[PyTree, PyTree]:
+    """The shapes of the arrays of a model, none of which is made, and the rest of it.
+
+    `eqx.combine` makes a model of arrays of these shapes and the rest.
+    """
+    return eqx.partition(
+        eqx.filter_eval_shape(build_model, config, key=jr.key(0)),
+        lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
     )
 
 

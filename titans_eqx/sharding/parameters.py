@@ -70,6 +70,19 @@ def shardings(tree: PyTree[AnyArray], mesh: AnyMesh) -> PyTree[NamedSharding]:
     )
 
 
+def placed_shapes(
+    tree: PyTree[AnyArray], shardings: PyTree[NamedSharding]
+) -> PyTree[jax.ShapeDtypeStruct]:
+    """The shapes of arrays, each with where it will be; for tracing a program."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding, weak_type=x.weak_type
+        ),
+        tree,
+        shardings,
+    )
+
+
 def device_bytes(tree: PyTree[AnyArray], mesh: AnyMesh) -> int:
     """Bytes of each device's parts of arrays, given their whole shapes."""
     parts = jax.tree.map(

@@ -14,7 +14,7 @@ from titans_eqx.errors import UserError
 from titans_eqx.nn.tree import n_bytes
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import AnyMesh, batch_sharding
-from titans_eqx.sharding.parameters import device_bytes
+from titans_eqx.sharding.parameters import device_bytes, placed_shapes
 from titans_eqx.training.state import TrainState
 from titans_eqx.training.step import TrainStep
 
@@ -92,13 +92,7 @@ def footprint(
         config: The run.
         mesh: Its devices.
     """
-    shapes = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=sharding, weak_type=x.weak_type
-        ),
-        state,
-        state.shardings(mesh),
-    )
+    shapes = placed_shapes(state, state.shardings(mesh))
     traced = train_step.trace(shapes, batch_shapes(config, mesh))
     # The optimizer's own arithmetic, number by number, is done in place.
     inner = [sub for eqn in traced.jaxpr.eqns for sub in _inner(eqn)]

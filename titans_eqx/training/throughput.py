@@ -14,10 +14,9 @@ from typing import Any, Final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 
 from titans_eqx.config import ModelConfig, RunConfig
-from titans_eqx.models import build_model
+from titans_eqx.models.build import abstract_model
 from titans_eqx.nn.flops import count_flops
 from titans_eqx.sharding.mesh import AnyMesh
 
@@ -103,10 +102,7 @@ def training_flops(config: ModelConfig, length: int) -> int | None:
     def forward(arrays: Any, tokens: jax.Array) -> jax.Array:
         return eqx.combine(arrays, static)(tokens)[0]
 
-    arrays, static = eqx.partition(
-        eqx.filter_eval_shape(build_model, config, key=jr.key(0)),
-        lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
-    )
+    arrays, static = abstract_model(config)
     tokens = jax.ShapeDtypeStruct((length,), jnp.int32)
     try:
         return TRAINING_PASSES * count_flops(forward, arrays, tokens)
