@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tests.refusal import assert_refused
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.commands.sweep import main
-from titans_eqx.evaluation import sweep as library
+from titans_eqx.evaluation import suites as library
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.row_bits import read_row_bits
 from titans_eqx.evaluation.text_models import VARIANTS, PairedComparison

@@ -68,12 +68,12 @@ WRONG_TEXTS = {
     ),
     "endless lengths": (
         f"[data]\nlengths = {[1] * 1025}",
-        "data.lengths must be a list of at most 1024 numbers of tokens, each at most "
+        "data.lengths must be a list of at most 1024 numbers, each from 1 to "
         "134217728, got [1, 1,",
     ),
     "endless length": (
         "[data]\nlengths = [1000000000]",
-        "each at most 134217728, got [1000000000]",
+        "each from 1 to 134217728, got [1000000000]",
     ),
     "not above": (
         "[optimizer]\nlearning_rate = 0",
@@ -192,7 +192,8 @@ WRONG_TEXTS = {
     "key of another task": (
         TASK + "noise = 0.2",
         'data.task.noise is not a key of data.task.name = "mqar"; its keys are name, '
-        "train_examples, eval_examples, vocab_size, n_pairs, power",
+        "train_examples, eval_examples, vocab_size, n_pairs, pairs_in_turn, power, "
+        "filler",
     ),
     "misspelt key of a task": (
         TASK + "n_piars = 3",
@@ -211,6 +212,15 @@ WRONG_TEXTS = {
         TASK + "vocab_size = 8\nn_pairs = 4",
         "data.task.n_pairs must be <= 3 with data.task.name = "
         '"mqar" and data.task.vocab_size = 8, got 4',
+    ),
+    "pairs of a turn": (
+        TASK + "vocab_size = 8\nn_pairs = 2\npairs_in_turn = [2, 5]",
+        "data.task.pairs_in_turn must be <= 3 with data.task.name = ",
+    ),
+    "pairs of another number of turns": (
+        TASK + "pairs_in_turn = [2, 4]",
+        "data.task.pairs_in_turn must have a number for each of data.lengths, got 2 "
+        "for 0",
     ),
     "haystack": (
         TASK + 'name = "needle"\nneedle = "number"',

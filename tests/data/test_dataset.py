@@ -73,9 +73,19 @@ def test_shorter_sequences_of_a_task_have_fewer_pairs():
     assert n_scored == [[1] * 4, [4] * 4]
     assert len(data.eval_examples) == 5
     assert data.eval_examples[0]["mask"].sum() == 8
-    described = "MultiQueryRecall(vocab_size=128, n_pairs=8, power=1.0)"
+    described = (
+        "MultiQueryRecall(vocab_size=128, n_pairs=8, power=1.0, filler='random')"
+    )
     assert data.fingerprints == {"task": described}
     assert data.describe() == f"task        {described}"
+
+
+def test_each_turn_can_have_a_number_of_pairs_of_its_own():
+    task = MqarConfig(n_pairs=8, pairs_in_turn=(4, 16, 8))
+    data = DataConfig(source="task", seq_len=64, lengths=(32, 64, 64), task=task)
+    batches = open_dataset(config_of(data)).batches.iterate(0, 3)
+    shapes = [(one["mask"].shape[1], int(one["mask"][0].sum())) for one in batches]
+    assert shapes == [(32, 4), (64, 16), (64, 8)]
 
 
 def test_a_length_named_twice_reads_two_orders_of_the_same_examples():

@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 from titans_eqx.config import load_config
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation import evaluate
-from titans_eqx.evaluation.sweep import ABLATIONS, suite
+from titans_eqx.evaluation.suites import ABLATIONS, suite
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -38,6 +38,13 @@ def test_recall_counts_answers_by_length_pairs_and_distance():
         assert max(part["distance"] for part in parts) <= line["length"]
 
 
+def test_sizes_take_the_place_of_each_length_with_each_number_of_pairs():
+    settings = dataclasses.replace(SETTINGS, sizes=((64, 8), (128, 2)), n_examples=1)
+    table = recall(Oracle(4), CONFIG, settings)
+    whole = [line for line in table if line["distance"] == 0]
+    assert [(line["length"], line["pairs"]) for line in whole] == [(64, 8), (128, 2)]
+
+
 def test_lengths_and_pairs_are_those_of_the_run_by_default():
     data = DataConfig(
         source="task", seq_len=40, task=MqarConfig(vocab_size=64, n_pairs=5)

@@ -17,7 +17,8 @@ from titans_eqx.errors import UserError
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.report import show
 from titans_eqx.evaluation.rules import TASKS, RuleComparison
-from titans_eqx.evaluation.sweep import suite, sweep
+from titans_eqx.evaluation.suites import suite
+from titans_eqx.evaluation.sweep import sweep
 from titans_eqx.models import build_model
 from titans_eqx.training.report import TrainingDisplay
 

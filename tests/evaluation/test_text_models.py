@@ -16,7 +16,7 @@ from titans_eqx.errors import UserError
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.report import show
 from titans_eqx.evaluation.row_bits import RowBits, RowPart
-from titans_eqx.evaluation.sweep import suite
+from titans_eqx.evaluation.suites import suite
 from titans_eqx.evaluation.text_models import VARIANTS, PairedComparison
 from titans_eqx.models import build_model
 from titans_eqx.nn.tree import n_elements

@@ -17,6 +17,7 @@ EFFECTS: Final = {
     "perplexity": {*SIZES, "--repeat-len", "--window"},
     "prequential": {"--text"},
     "memory-use": {*SIZES, "--reset-every"},
+    "accuracy": {*SIZES, "--seed"},
     "recall": {*SIZES, "--pairs", "--seed"},
     "needle": {*SIZES, "--depth", "--seed"},
 }
@@ -38,7 +39,7 @@ DEFAULT_BATCH: Final = 8
     "lengths",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Tokens in an example; repeatable for recall and needle. "
+    help="Tokens in an example; repeatable for accuracy, recall and needle. "
     "[default: data.seq_len of the run]",
 )
 @click.option(
@@ -84,7 +85,7 @@ DEFAULT_BATCH: Final = 8
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    help="Decides the examples (recall, needle). [default: 0]",
+    help="Decides the examples (accuracy, recall, needle). [default: 0]",
 )
 @click.option(
     "--out", type=Path, help="New folder. [default: RUN/evaluation/TASK-at-STEP]"
@@ -134,6 +135,7 @@ def main(
     require_model(run_dir)
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation import (
+            AccuracySettings,
             MemoryUseSettings,
             NeedleSettings,
             PerplexitySettings,
@@ -162,6 +164,8 @@ def main(
         case "prequential":
             assert text is not None
             settings = PrequentialSettings(text=text)
+        case "accuracy":
+            settings = AccuracySettings(lengths=lengths, seed=seed or 0, **common)
         case "recall":
             settings = RecallSettings(
                 lengths=lengths, n_pairs=pairs, seed=seed or 0, **common

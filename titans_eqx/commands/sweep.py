@@ -18,7 +18,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     "--suite",
     "suite_name",
     required=True,
-    type=click.Choice(["recall", "needle", "ablation", "rules", "text"]),
+    type=click.Choice(["recall", "needle", "ablation", "rules", "text", "zoology"]),
     help="Which runs.",
 )
 @click.option("--out", required=True, type=Path, help="Folder of the sweep.")
@@ -64,7 +64,8 @@ def main(
         )
     use_huge_pages()
     with loading(all_cpu_cores=True):
-        from titans_eqx.evaluation.sweep import suite, sweep
+        from titans_eqx.evaluation.suites import suite
+        from titans_eqx.evaluation.sweep import sweep
     chosen = suite(suite_name, configs, overrides, seeds=seeds)
     names = dict.fromkeys(
         name for case in chosen.cases for name in (*case.groups, case.name)

@@ -144,6 +144,14 @@ class DataConfig(Section):
                 "data.source",
                 *(f"data.task.{key}" for key in type(self.task).model_fields),
             )
+        in_turn = getattr(self.task, "pairs_in_turn", ())
+        if in_turn and len(in_turn) != len(self.lengths):
+            raise combination_error(
+                "data.task.pairs_in_turn must have a number for each of data.lengths, "
+                f"got {len(in_turn)} for {len(self.lengths)}",
+                "data.task.pairs_in_turn",
+                "data.lengths",
+            )
         return self
 
 

@@ -48,7 +48,7 @@ def _as_lengths(value: object) -> object:
     if not is_list or len(lengths) > MAX_LENGTHS:
         raise PydanticCustomError(
             "lengths",
-            "must be a list of at most {n} numbers of tokens, each at most {max}",
+            "must be a list of at most {n} numbers, each from 1 to {max}",
             {"n": MAX_LENGTHS, "max": MAX_LEN},
         )
     return tuple(lengths)

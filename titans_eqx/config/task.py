@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.bounds import Length, NExamples, Seed, VocabularySize
-from titans_eqx.config.section import Section, combination_error
+from titans_eqx.config.section import Lengths, Section, combination_error
 
 ANYWHERE: Final = -1.0  # depth of a needle that may lie anywhere
 
@@ -49,6 +49,10 @@ class PairTask(TaskSection):
     n_pairs: Length = Field(
         default=32, description="key-value pairs in a sequence of data.seq_len"
     )
+    pairs_in_turn: Lengths = Field(
+        default=(),
+        description="pairs in those of each of data.lengths; [] = in proportion to it",
+    )
 
     @property
     def max_pairs(self) -> int:
@@ -57,15 +61,17 @@ class PairTask(TaskSection):
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "PairTask":
-        if self.n_pairs > self.max_pairs:
-            raise combination_error(
-                f"data.task.n_pairs must be <= {self.max_pairs} with data.task.name = "
-                f'"{self.name}" and data.task.vocab_size = {self.vocab_size}, got '
-                f"{self.n_pairs}",
-                "data.task.n_pairs",
-                "data.task.vocab_size",
-                "data.task.name",
-            )
+        in_turn = max(self.pairs_in_turn, default=0)
+        for key, largest in (("n_pairs", self.n_pairs), ("pairs_in_turn", in_turn)):
+            if largest > self.max_pairs:
+                raise combination_error(
+                    f"data.task.{key} must be <= {self.max_pairs} with data.task.name "
+                    f'= "{self.name}" and data.task.vocab_size = {self.vocab_size}, '
+                    f"got {largest}",
+                    f"data.task.{key}",
+                    "data.task.vocab_size",
+                    "data.task.name",
+                )
         return self
 
 
@@ -78,6 +84,10 @@ class MqarConfig(PairTask):
         gt=0,
         le=1,
         description="where keys are asked for: 1 = anywhere, towards 0 = soon",
+    )
+    filler: Literal["random", "constant"] = Field(
+        default="random",
+        description="between the queries: any tokens, or one that means nothing",
     )
 
     @property

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import jax
 
@@ -153,24 +153,24 @@ def _open_task(config: RunConfig) -> TaskData:
     task = build_task(section)
     _check_vocabulary(config, task.vocab_size, f"the task {section.name}")
 
-    def examples(length: int, count: int, split: Literal["train", "eval"]) -> Dataset:
+    in_turn = getattr(section, "pairs_in_turn", ())
+
+    def of_turn(turn: int, length: int) -> Dataset:
         changes = {}
-        if (n_pairs := getattr(section, "n_pairs", None)) is not None:
+        if in_turn:
+            changes["n_pairs"] = in_turn[turn]
+        elif (n_pairs := getattr(section, "n_pairs", None)) is not None:
             # Shorter sequences have less to remember, and so are easier.
             changes["n_pairs"] = max(1, n_pairs * length // data.seq_len)
         task = build_task(section, **changes)
-        return TaskExamples(task, length, count, data.seed, split)
+        return TaskExamples(task, length, section.train_examples, data.seed, "train")
 
+    turns = [of_turn(*turn) for turn in enumerate(data.training_lengths)]
+    count = section.eval_examples
     return TaskData(
         task=task,
-        batches=_batches(
-            config,
-            [
-                examples(length, section.train_examples, "train")
-                for length in data.training_lengths
-            ],
-        ),
-        eval_examples=examples(data.seq_len, section.eval_examples, "eval"),
+        batches=_batches(config, turns),
+        eval_examples=TaskExamples(task, data.seq_len, count, data.seed, "eval"),
     )
 
 

@@ -1,5 +1,6 @@
 """Evaluation: what a trained model's memory does, and what it is good for."""
 
+from titans_eqx.evaluation.accuracy import AccuracySettings as AccuracySettings
 from titans_eqx.evaluation.evaluate import evaluate as evaluate
 from titans_eqx.evaluation.inspection import Inspection as Inspection
 from titans_eqx.evaluation.inspection import inspect_text as inspect_text

@@ -10,6 +10,11 @@ import click
 
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
+from titans_eqx.evaluation.accuracy import (
+    AccuracySettings,
+    accuracy,
+    plot_accuracy,
+)
 from titans_eqx.evaluation.memory_use import (
     MemoryUseSettings,
     memory_use,
@@ -40,6 +45,7 @@ Settings: TypeAlias = (
     PerplexitySettings
     | PrequentialSettings
     | MemoryUseSettings
+    | AccuracySettings
     | RecallSettings
     | NeedleSettings
 )
@@ -131,6 +137,8 @@ def _measure(
                     "measure recall instead."
                 )
             return prequential(scorer, loaded.tokenizer, settings), plot_prequential
+        case AccuracySettings():
+            return accuracy(scorer, loaded.config, settings), plot_accuracy
         case RecallSettings():
             return recall(scorer, loaded.config, settings), plot_recall
         case NeedleSettings():

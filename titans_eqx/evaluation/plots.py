@@ -192,7 +192,7 @@ class Panel:
     title: str
     y_label: str
     are_shares: bool  # whether the vertical axis is from 0 to 1
-    mark: Number  # place on the horizontal axis, drawn as a line
+    mark: Number | None  # place on the horizontal axis, drawn as a line
     curves: dict[str, Sequence[tuple[Number, Number]]] = field(default_factory=dict)
 
 
@@ -228,7 +228,8 @@ def plot_panels(
         for name, points in panel.curves.items():
             xs, ys = [x for x, _ in points], [y for _, y in points]
             (lines[name],) = axes.plot(xs, ys, marker=".", **looks[name])
-        axes.axvline(panel.mark, color="grey", linestyle=":")
+        if panel.mark is not None:
+            axes.axvline(panel.mark, color="grey", linestyle=":")
         if is_log:
             axes.set_xscale("log", base=2)
         if panel.are_shares:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -28,6 +29,7 @@ class RecallSettings:
 
     lengths: tuple[int, ...] = ()  # tokens in an example
     n_pairs: tuple[int, ...] = ()  # key-value pairs in an example
+    sizes: tuple[tuple[int, int], ...] = ()  # both, in place of each with each
     n_examples: int = 64  # of each length and number of pairs
     batch_size: int = 8  # examples read at once
     seed: int = 0  # decides the examples
@@ -52,15 +54,16 @@ def recall(scorer: Scorer, config: RunConfig, settings: RecallSettings) -> Table
             f"data.task.name = {task.name!r}."
         )
     table: Table = []
-    for length in settings.lengths or (config.data.seq_len,):
-        for n_pairs in settings.n_pairs or (task.n_pairs,):
-            counts = _count(scorer, build_task(task, n_pairs=n_pairs), length, settings)
-            table.extend(
-                {"length": length, "pairs": n_pairs, "distance": stop}
-                | accuracy_columns(*count.tolist())
-                for stop, count in sorted(counts.items())
-                if count[1] > 0
-            )
+    lengths = settings.lengths or (config.data.seq_len,)
+    each = product(lengths, settings.n_pairs or (task.n_pairs,))
+    for length, n_pairs in settings.sizes or each:
+        counts = _count(scorer, build_task(task, n_pairs=n_pairs), length, settings)
+        table.extend(
+            {"length": length, "pairs": n_pairs, "distance": stop}
+            | accuracy_columns(*count.tolist())
+            for stop, count in sorted(counts.items())
+            if count[1] > 0
+        )
     if not table:
         raise UserError("no example asks for anything; raise --length or --examples.")
     return table

@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import equinox as eqx
-import jax.random as jr
-
 from titans_eqx.checkpoint.metrics_log import read_metrics
 from titans_eqx.checkpoint.run_folder import METRICS_NAME
 from titans_eqx.config import RunConfig, load_config
 from titans_eqx.config.section import Section
 from titans_eqx.evaluation.comparison import AbstractComparison, Run, label
 from titans_eqx.evaluation.plots import Panel, plot_panels
+from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.table import Table
-from titans_eqx.models import build_model
-from titans_eqx.nn.tree import n_bytes, n_elements
 
 RULES: Final = "rules"  # folder of the configs
 # A config for each task, and what lets all evaluations of a run read the same examples,
@@ -130,10 +126,6 @@ class RuleComparison(AbstractComparison):
         for run in runs:
             (rule, task), curve = self.places[run.name], curves[run.label]
             steps = run.config.train.steps
-            model = eqx.filter_eval_shape(
-                build_model, run.config.model, key=jr.key(run.config.train.seed)
-            )
-            state = eqx.filter_eval_shape(lambda model: model.init_state(), model)
             table.append(
                 {
                     "rule": label(rule, run.seed),
@@ -143,9 +135,8 @@ class RuleComparison(AbstractComparison):
                     "equal time": curve.after(times[task]),
                     "seconds": curve.seconds,
                     "tokens/s": run.config.n_tokens(steps) / curve.seconds,
-                    "state bytes": n_bytes(state),
-                    "parameters": n_elements(model),
                 }
+                | model_sizes(run.config.model)
             )
         return table
 

@@ -1,6 +1,7 @@
 """Tables of an evaluation, and the columns that several of them have."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -25,6 +26,30 @@ def accuracy_columns(n_correct: int, n_cases: int) -> dict[str, float | int]:
     low, high = accuracy_interval(n_correct, n_cases)
     accuracy = n_correct / n_cases if n_cases else math.nan
     return {"accuracy": accuracy, "low": low, "high": high, "cases": n_cases}
+
+
+def accuracy_over_seeds(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean accuracy of runs that differ in their seed, and its 95 % interval.
+
+    Args:
+        lines: Of each run the `accuracy_columns`, of the same number of cases.
+
+    Returns:
+        The interval over seeds (Student's t, within [0, 1]); of one seed that over its
+        cases, which knows nothing of what another seed would do.
+    """
+    first = lines[0]
+    columns = {key: first[key] for key in ("accuracy", "low", "high")}
+    if len(lines) > 1:
+        accuracies = np.array([line["accuracy"] for line in lines])
+        over = paired_columns(np.zeros_like(accuracies), accuracies)
+        columns = {
+            "accuracy": over["difference"],
+            "low": max(over["low"], 0.0),
+            "high": min(over["high"], 1.0),
+        }
+    over = "seeds" if len(lines) > 1 else "cases"
+    return columns | {"over": over, "seeds": len(lines), "cases": first["cases"]}
 
 
 def paired_columns(before: np.ndarray, after: np.ndarray) -> dict[str, float]:

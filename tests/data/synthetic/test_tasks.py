@@ -105,7 +105,8 @@ def answer_who_is_where(tokens):
     return answer_at_the_end(text, place + b".")
 
 
-MQAR = build_task(MqarConfig(vocab_size=32, n_pairs=7))
+MQAR = build_task(MqarConfig(vocab_size=32, n_pairs=7, filler="constant"))
+RANDOM_MQAR = build_task(MqarConfig(vocab_size=32, n_pairs=7))
 MEMORIZATION = build_task(MemorizationConfig(vocab_size=20, table_seed=3))
 SMALL = {"vocab_size": 16, "n_pairs": 4}
 COPYING = {"vocab_size": 16, "n_copied": 9}
@@ -113,7 +114,7 @@ NEEDLE = {"needle": "number", "depth": -1.0, "n_digits": 4}
 TASKS = {
     "mqar": (MQAR, 64, answer_mqar),
     "mqar soon": (
-        build_task(MqarConfig(vocab_size=32, n_pairs=7, power=0.01)),
+        build_task(MqarConfig(vocab_size=32, n_pairs=7, power=0.01, filler="constant")),
         64,
         answer_mqar,
     ),
@@ -197,8 +198,32 @@ def test_a_sequence_too_short_names_the_length_that_would_do(task, seq_len, answ
         TaskExamples(task, task.min_len - 1, 1, 0, "train")
 
 
-def test_distance_is_counted_from_the_pair():
-    example = TaskExamples(MQAR, 64, 1, 0, "train")[0]
+def test_each_key_is_asked_for_once_among_tokens_that_interfere():
+    n, wrong_successors, filler = RANDOM_MQAR.n_pairs, 0, []
+    for example in TaskExamples(RANDOM_MQAR, 64, 200, 0, "train"):
+        tokens, targets, mask = (example[n] for n in ("inputs", "targets", "mask"))
+        keys, values = tokens[0 : 2 * n : 2], tokens[1 : 2 * n : 2]
+        assert len(set(keys)) == len(set(values)) == n
+        assert 0 < min(keys)
+        assert max(keys) < 16 <= min(values)
+        assert not mask[: 2 * n].any()
+        assert sorted(tokens[mask]) == sorted(keys)
+        table = dict(zip(keys, values, strict=True))
+        assert [table[key] for key in tokens[mask]] == targets[mask].tolist()
+        assert not targets[~mask].any()
+        is_filler = ~mask
+        is_filler[: 2 * n] = False
+        filler.extend(tokens[is_filler])
+        wrong_successors += np.isin(tokens[is_filler], keys).sum()
+    assert wrong_successors > 100
+    counts = np.bincount(filler, minlength=32)
+    # All tokens alike: six standard deviations of 8,600 draws among 32.
+    assert np.abs(counts - np.mean(counts)).max() < 6 * np.sqrt(np.mean(counts))
+
+
+@pytest.mark.parametrize("task", [MQAR, RANDOM_MQAR], ids=["constant", "random"])
+def test_distance_is_counted_from_the_pair(task):
+    example = TaskExamples(task, 64, 1, 0, "train")[0]
     found = distances(example)
     for position in np.flatnonzero(example["mask"]):
         back = position - found[position]
@@ -265,12 +290,15 @@ def test_a_change_that_the_task_cannot_have_is_refused(config, changes, said):
     assert "\n" not in str(caught.value)
 
 
+OF_TRAINING = {"train_examples", "eval_examples", "name", "pairs_in_turn"}
+
+
 @pytest.mark.parametrize("kind", get_args(AnyTask))
 def test_every_section_of_a_task_builds_it_with_its_numbers(kind):
     config = kind()
     task = build_task(config)
     assert isinstance(task, Task)
-    numbers = config.model_dump(exclude={"train_examples", "eval_examples", "name"})
+    numbers = config.model_dump(exclude=OF_TRAINING)
     for name in numbers.keys() - {"haystack"}:
         assert getattr(task, name) == numbers[name]
 

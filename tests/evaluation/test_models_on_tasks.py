@@ -1,0 +1,124 @@
+"""Accuracies over seeds, the best of a grid, and pictures, from reports by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import scipy.stats
+
+from titans_eqx.config import load_config
+from titans_eqx.evaluation.accuracy import AccuracySettings
+from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
+from titans_eqx.evaluation.sizes import model_sizes
+from titans_eqx.evaluation.suites import suite
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+COMPARISON = AccuracyComparison(
+    settings=AccuracySettings(),
+    columns={
+        f"{model} at {rate}": {"model": model, "task": "copy", "learning rate": rate}
+        for model in ("lmm", "mac")
+        for rate in (0.001, 0.01)
+    },
+    picture=Picture(panels=("task",), curves=("model",), x="learning rate"),
+    grid=("learning rate",),
+    published={"copy": {"published": 0.5}},
+)
+
+
+@pytest.fixture
+def reported(tmp_path):
+    """A function that makes a measured run of an accuracy."""
+    config = load_config(CONFIGS / "recall" / "lmm.toml", ["train.steps=50"])
+
+    def make(name, seed, accuracy):
+        run = Run(
+            name=name, seed=seed, config=config, folder=tmp_path / f"{name} {seed}"
+        )
+        path = run.folder / "evaluation" / "accuracy-at-50" / "results.json"
+        path.parent.mkdir(parents=True)
+        line = {"accuracy": accuracy, "low": 0.1, "high": 0.9, "cases": 7}
+        path.write_text(json.dumps({"table": [{"length": 64} | line]}))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def runs(reported):
+    """The first seed prefers a large step for lmm, and has no preference for mac."""
+    return [
+        reported("lmm at 0.001", 0, 0.4),
+        reported("lmm at 0.01", 0, 0.6),
+        reported("mac at 0.001", 0, 0.3),
+        reported("lmm at 0.001", 1, 0.9),
+        reported("lmm at 0.01", 1, 0.7),
+        reported("lmm at 0.01", 2, 0.5),
+    ]
+
+
+def test_the_best_with_the_first_seed_is_kept_and_its_mean_has_an_interval(runs):
+    table = COMPARISON.table(runs)
+    assert [line["kept"] for line in table] == [False, True, True]
+    best, alone = table[1:]
+    interval = scipy.stats.ttest_1samp([0.6, 0.7, 0.5], 0).confidence_interval()
+    assert best["accuracy"] == pytest.approx(0.6)
+    assert (best["low"], best["high"]) == pytest.approx(tuple(interval))
+    assert (best["over"], best["seeds"], best["published"]) == ("seeds", 3, 0.5)
+    assert (alone["low"], alone["high"], alone["over"]) == (0.1, 0.9, "cases")
+    summary = COMPARISON.summary(table)
+    assert [(line["model"], line["learning rate"]) for line in summary] == [
+        ("lmm", 0.01),
+        ("mac", 0.001),
+    ]
+
+
+def test_further_seeds_are_for_the_best_of_the_grid_alone(runs):
+    first = runs[:3]
+    assert not COMPARISON.is_best(runs[3], first)
+    assert COMPARISON.is_best(runs[4], first)
+
+
+def test_an_interval_ends_where_accuracies_do(reported):
+    runs = [reported("lmm at 0.01", seed, 1 - seed / 100) for seed in range(2)]
+    (line,) = COMPARISON.table(runs)
+    assert line["low"] < 0.99 < line["high"] == 1
+
+
+def test_the_picture_has_a_panel_for_each_task(runs, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: saved.append(self))
+    COMPARISON.plot(runs, "models", tmp_path / "picture.png")
+    (panel,) = saved[0].axes
+    assert panel.get_title() == "copy"
+    (curve, _) = panel.lines
+    assert curve.get_xydata().tolist() == [[0.001, 0.65], [0.01, 0.6]]
+
+
+def test_only_attention_over_all_needs_more_bytes_for_more_tokens():
+    sizes = {}
+    for name in ("lmm", "transformer"):
+        path = CONFIGS / "zoology" / f"{name}.toml"
+        config = load_config(path, ["model.vocab_size=32", "model.d_model=8"]).model
+        sizes[name] = [model_sizes(config, n)["state bytes"] for n in (64, 1024, 4096)]
+    assert len(set(sizes["lmm"])) == 1
+    small, large, window = sizes["transformer"]
+    # Two layers' keys and values of 8 numbers in float32.
+    assert large - small == (1024 - 64) * 2 * 2 * 8 * 4
+    assert window == large
+
+
+def test_the_plane_has_every_model_in_every_width():
+    cases = suite("zoology", CONFIGS, ["model.d_model=16"]).cases
+    loaded = [case.load() for case in cases]
+    assert [one.model.d_model for one in loaded] == [64] * 5 + [128] * 5
+    mixes = {
+        tuple(sorted(zip(one.data.lengths, one.data.task.pairs_in_turn, strict=True)))
+        for one in loaded
+    }
+    assert mixes == {((64, 4),) * 5 + ((128, 8), (256, 16), (256, 32), (256, 64))}
+    assert len({one.data.task.model_dump_json() for one in loaded}) == 1

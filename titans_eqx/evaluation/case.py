@@ -1,0 +1,55 @@
+"""What a sweep trains: cases, and the suite that they make."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from titans_eqx.config import RunConfig, load_config
+from titans_eqx.evaluation.comparison import AbstractComparison, Run, label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One run of a sweep."""
+
+    name: str
+    config: Path
+    overrides: tuple[str, ...]
+    groups: tuple[str, ...] = ()  # of runs that it is one of
+    # Added to the seeds of the weights and of the order of the rows, so that all runs
+    # of a suite have the same ones.
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its name and its seed."""
+        return label(self.name, self.seed)
+
+    def load(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            UserError: If the config or a key that is set cannot be used.
+        """
+        config = load_config(self.config, self.overrides)
+        if self.seed == 0:
+            return config
+        seeds = (
+            f"train.seed={config.train.seed + self.seed}",
+            f"data.seed={config.data.seed + self.seed}",
+        )
+        return load_config(self.config, (*self.overrides, *seeds))
+
+    def is_in(self, only: Collection[str]) -> bool:
+        """Whether it is asked for, by its name or with a group; all are by no name."""
+        return not only or any(name in only for name in (self.name, *self.groups))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Runs in order, and how they are compared."""
+
+    cases: tuple[Case, ...]
+    comparison: AbstractComparison
+    # Whether to train a run at all, from those measured before it.
+    is_worth: Callable[[Run, Sequence[Run]], bool] = lambda run, measured: True

@@ -1,0 +1,140 @@
+"""Models on tasks: the accuracy of each over its seeds, beside what it weighs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from titans_eqx.evaluation.comparison import AbstractComparison, Run
+from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
+from titans_eqx.evaluation.plots import Panel, plot_panels
+from titans_eqx.evaluation.report import REPORT, read_table
+from titans_eqx.evaluation.sizes import model_sizes
+from titans_eqx.evaluation.table import Table, accuracy_over_seeds
+
+SIZE: Final = ("length", "pairs")  # columns of an evaluation that are kept
+Columns: TypeAlias = Mapping[str, str | int | float]
+"""What a run is, such as its model, its task, its learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Which columns make the panels, curves and horizontal axis of a picture."""
+
+    panels: tuple[str, ...]
+    curves: tuple[str, ...]
+    x: str
+    min_length: int = 0  # shorter examples are not drawn
+    mark: int | None = None  # place on the horizontal axis, drawn as a line
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyComparison(AbstractComparison):
+    """By accuracy after training; of a grid of settings the best is kept."""
+
+    settings: Settings  # of the evaluation
+    columns: Mapping[str, Columns]  # of each run, by its name
+    picture: Picture
+    grid: tuple[str, ...] = ()  # columns of which one combination is kept
+    published: Mapping[str, Columns] = field(default_factory=dict)
+    """What others report, to stand beside; by the task."""
+
+    def is_measured(self, run: Run) -> bool:
+        """See `AbstractComparison.is_measured`."""
+        return (self._dir(run) / REPORT).exists()
+
+    def measure(self, run: Run, *, with_picture: bool) -> None:
+        """See `AbstractComparison.measure`."""
+        evaluate(run.folder, self.settings, self._dir(run), with_picture=with_picture)
+
+    def is_best(self, run: Run, measured: Sequence[Run]) -> bool:
+        """Whether none of its grid did better with the first seed.
+
+        The other seeds have no part in the choice, so their accuracies are not those of
+        the luckiest of many.
+        """
+        rivals = [
+            one
+            for one in measured
+            if one.seed == 0 and self._group(one) == self._group(run)
+        ]
+        return run.name == max(rivals or [run], key=self._mean).name
+
+    def table(self, runs: Sequence[Run]) -> Table:
+        """See `AbstractComparison.table`: a line for each run and size of example."""
+        table: Table = []
+        for name in dict.fromkeys(run.name for run in runs):
+            seeds = [run for run in runs if run.name == name]
+            is_kept = {"kept": self.is_best(seeds[0], runs)} if self.grid else {}
+            for lines in zip(*map(self._lines, seeds), strict=True):
+                size = {key: lines[0][key] for key in SIZE if key in lines[0]}
+                columns = self.columns[name]
+                table.append(
+                    dict(columns)
+                    | size
+                    | is_kept
+                    | accuracy_over_seeds(lines)
+                    | model_sizes(seeds[0].config.model, lines[0]["length"])
+                    | dict(self.published.get(str(columns.get("task")), {}))
+                )
+        return table
+
+    def summary(self, table: Table) -> Table:
+        """See `AbstractComparison.summary`: what is kept, as wide as a terminal."""
+        hidden = {"kept", "low", "high", "cases", "parameters"}
+        lines: Table = []
+        for line in table:
+            if line.get("kept", True):
+                interval = f"{line['low']:.3f} {line['high']:.3f}"
+                shown = {key: line[key] for key in line if key not in hidden}
+                at = list(shown).index("accuracy") + 1
+                items = list(shown.items())
+                items.insert(at, ("95 % interval", interval))
+                lines.append(dict(items))
+        return lines
+
+    def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
+        """See `AbstractComparison.plot`."""
+        picture = self.picture
+        panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        for line in self.table(runs):
+            if line["length"] >= picture.min_length:
+                curves = panels.setdefault(_label(line, picture.panels), {})
+                curve = curves.setdefault(_label(line, picture.curves), [])
+                curve.append((line[picture.x], line["accuracy"]))
+        drawn = [
+            Panel(
+                title=name,
+                y_label="accuracy",
+                are_shares=True,
+                mark=picture.mark,
+                curves={label: sorted(points) for label, points in curves.items()},
+            )
+            for name, curves in panels.items()
+        ]
+        plot_panels(drawn, picture.x, title, path, is_log=True)
+
+    def _group(self, run: Run) -> Columns:
+        columns = self.columns[run.name]
+        return {key: columns[key] for key in columns if key not in self.grid}
+
+    def _mean(self, run: Run) -> float:
+        accuracies = [line["accuracy"] for line in self._lines(run)]
+        return sum(accuracies) / len(accuracies)
+
+    def _lines(self, run: Run) -> Table:
+        """Those of the evaluation, all distances together."""
+        table = read_table(self._dir(run) / REPORT)
+        return [line for line in table if line.get("distance", 0) == 0]
+
+    def _dir(self, run: Run) -> Path:
+        return evaluation_dir(run.folder, self.settings, run.config.train.steps)
+
+
+def _label(line: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """The values of columns; numbers with their names."""
+    values = ((column, line[column]) for column in columns)
+    return ", ".join(
+        value if isinstance(value, str) else f"{column} {value:,}"
+        for column, value in values
+    )
