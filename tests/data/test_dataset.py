@@ -1,11 +1,14 @@
 """What a config names is opened, checked against the model and described."""
 
+import re
+
 import numpy as np
 import pytest
 
 from titans_eqx.config import (
     ConfigError,
     DataConfig,
+    FuzzyRecallConfig,
     MemorizationConfig,
     ModelConfig,
     MqarConfig,
@@ -86,6 +89,25 @@ def test_each_turn_can_have_a_number_of_pairs_of_its_own():
     batches = open_dataset(config_of(data)).batches.iterate(0, 3)
     shapes = [(one["mask"].shape[1], int(one["mask"][0].sum())) for one in batches]
     assert shapes == [(32, 4), (64, 16), (64, 8)]
+
+
+def test_training_may_ask_for_every_token_and_evaluation_asks_for_long_keys():
+    task = FuzzyRecallConfig(vocab_size=16, train_on="tokens")
+    data = open_dataset(config_of(DataConfig(source="task", seq_len=60, task=task)))
+    batch = data.batches[0]
+    inputs, targets, mask = (batch[name] for name in ("inputs", "targets", "mask"))
+    assert mask[:, :-1].all()
+    assert not mask[:, -1].any()
+    np.testing.assert_array_equal(targets[:, :-1], inputs[:, 1:])
+
+    def key_lens(rows):
+        kinds = "/".join("".join("k" if t < 7 else " " for t in row) for row in rows)
+        return set(map(len, re.findall("k+", kinds)))
+
+    assert key_lens(inputs) == {1, 2, 3}
+    examples = [data.eval_examples[i] for i in range(10)]
+    assert key_lens([one["inputs"] for one in examples]) == {3}
+    assert all(0 < one["mask"].sum() < 30 for one in examples)
 
 
 def test_a_length_named_twice_reads_two_orders_of_the_same_examples():

@@ -12,6 +12,7 @@ from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.suites import suite
+from titans_eqx.evaluation.table import accuracy_interval
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPARISON = AccuracyComparison(
@@ -23,7 +24,10 @@ COMPARISON = AccuracyComparison(
     },
     picture=Picture(panels=("task",), curves=("model",), x="learning rate"),
     grid=("learning rate",),
-    published={"copy": {"published": 0.5}},
+    published=(
+        {"task": "copy", "learning rate": 0.01, "published": 0.5},
+        {"task": "other", "published": 0.4},
+    ),
 )
 
 
@@ -38,8 +42,11 @@ def reported(tmp_path):
         )
         path = run.folder / "evaluation" / "accuracy-at-50" / "results.json"
         path.parent.mkdir(parents=True)
-        line = {"accuracy": accuracy, "low": 0.1, "high": 0.9, "cases": 7}
-        path.write_text(json.dumps({"table": [{"length": 64} | line]}))
+        lines = [
+            {"length": 64, "depth": depth, "accuracy": accuracy + change, "cases": 50}
+            for depth, change in ((0.0, 0.1), (1.0, -0.1))
+        ]
+        path.write_text(json.dumps({"table": lines}))
         return run
 
     return make
@@ -66,7 +73,10 @@ def test_the_best_with_the_first_seed_is_kept_and_its_mean_has_an_interval(runs)
     assert best["accuracy"] == pytest.approx(0.6)
     assert (best["low"], best["high"]) == pytest.approx(tuple(interval))
     assert (best["over"], best["seeds"], best["published"]) == ("seeds", 3, 0.5)
-    assert (alone["low"], alone["high"], alone["over"]) == (0.1, 0.9, "cases")
+    assert alone["published"] is None
+    # Of 100 cases, 30 of them right.
+    assert (alone["low"], alone["high"]) == accuracy_interval(30, 100)
+    assert (alone["accuracy"], alone["over"], alone["cases"]) == (0.3, "cases", 100)
     summary = COMPARISON.summary(table)
     assert [(line["model"], line["learning rate"]) for line in summary] == [
         ("lmm", 0.01),
@@ -81,9 +91,9 @@ def test_further_seeds_are_for_the_best_of_the_grid_alone(runs):
 
 
 def test_an_interval_ends_where_accuracies_do(reported):
-    runs = [reported("lmm at 0.01", seed, 1 - seed / 100) for seed in range(2)]
+    runs = [reported("lmm at 0.01", seed, 0.9 - seed / 10) for seed in range(2)]
     (line,) = COMPARISON.table(runs)
-    assert line["low"] < 0.99 < line["high"] == 1
+    assert line["low"] < 0.8 < line["high"] == 1
 
 
 def test_the_picture_has_a_panel_for_each_task(runs, tmp_path, monkeypatch):
@@ -122,3 +132,14 @@ def test_the_plane_has_every_model_in_every_width():
     }
     assert mixes == {((64, 4),) * 5 + ((128, 8), (256, 16), (256, 32), (256, 64))}
     assert len({one.data.task.model_dump_json() for one in loaded}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "n_runs"), {"mad": 6 * 2 * 6, "states": 2 * 8, "essays": 2 * 3}.items()
+)
+def test_every_run_of_a_suite_has_a_config_and_differs_from_all_others(name, n_runs):
+    cases = suite(name, CONFIGS, ["train.steps=1000"]).cases
+    loaded = [case.load() for case in cases]
+    assert len({case.name for case in cases}) == n_runs
+    assert len({one.model_dump_json() for one in loaded}) == n_runs
+    assert {one.train.steps for one in loaded} == {1000}

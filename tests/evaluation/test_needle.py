@@ -25,3 +25,24 @@ def test_a_run_on_text_is_asked_for_passkeys():
     settings = NeedleSettings(lengths=(300,), depths=(0.5,), n_examples=2)
     (line,) = needle(Oracle(1000), RunConfig(), settings)
     assert (line["accuracy"], line["cases"]) == (1, 2)
+
+
+def test_the_haystack_of_an_evaluation_can_be_another_text(tmp_path):
+    names = {name: str(tmp_path / name) for name in ("trained", "held_out")}
+    for name in names:
+        (tmp_path / name).write_text(f"The {name} text. " * 9)
+    section = NeedleConfig(
+        needle="uuid", haystack=names["trained"], eval_haystack=names["held_out"]
+    )
+    read = []
+
+    def scorer(examples):
+        read.extend(bytes(one["inputs"].tolist()) for one in examples)
+        return Oracle(1000)(examples)
+
+    config = RunConfig(data=DataConfig(source="task", seq_len=300, task=section))
+    settings = NeedleSettings(lengths=(300,), depths=(0.5,), n_examples=2)
+    (line,) = needle(scorer, config, settings)
+    assert line["accuracy"] == 1
+    assert all(b"The held_out text." in text for text in read)
+    assert not any(b"trained" in text for text in read)

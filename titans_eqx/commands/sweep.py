@@ -10,6 +10,10 @@ from titans_eqx.commands.huge_pages import use_huge_pages
 from titans_eqx.commands.loading import loading
 from titans_eqx.errors import UserError
 
+SUITES: Final = (
+    *("recall", "needle", "ablation", "rules", "text"),
+    *("zoology", "mad", "states", "essays"),
+)
 CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else not there
 
 
@@ -18,7 +22,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     "--suite",
     "suite_name",
     required=True,
-    type=click.Choice(["recall", "needle", "ablation", "rules", "text", "zoology"]),
+    type=click.Choice(SUITES),
     help="Which runs.",
 )
 @click.option("--out", required=True, type=Path, help="Folder of the sweep.")

@@ -19,7 +19,9 @@ from titans_eqx.config.task import MemorizationConfig as MemorizationConfig
 from titans_eqx.config.task import MqarConfig as MqarConfig
 from titans_eqx.config.task import NeedleConfig as NeedleConfig
 from titans_eqx.config.task import NoisyRecallConfig as NoisyRecallConfig
+from titans_eqx.config.task import ParityConfig as ParityConfig
 from titans_eqx.config.task import SelectiveCopyingConfig as SelectiveCopyingConfig
 from titans_eqx.config.task import TaskConfig as TaskConfig
 from titans_eqx.config.task import WhoIsWhereConfig as WhoIsWhereConfig
+from titans_eqx.config.task import WordProblemConfig as WordProblemConfig
 from titans_eqx.config.toml import to_toml as to_toml

@@ -4,6 +4,7 @@ The tasks themselves are in `titans_eqx.data.synthetic`; their sizes, ranges and
 defaults are declared here only.
 """
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -24,6 +25,10 @@ def _as_depth(depth: float) -> float:
 _NAME: Final = Field(description="which task; each has keys of its own")
 VocabSize = Annotated[VocabularySize, Field(ge=4, description="token ids")]
 NCopied = Annotated[Length, Field(description="tokens to be reproduced")]
+TrainOn = Annotated[
+    Literal["answers", "tokens"],
+    Field(description="what training asks for: the answers, or each next token"),
+]
 Depth = Annotated[float, AfterValidator(_as_depth)]
 Haystack = Annotated[
     str, Field(description="file of the text to hide in; empty = noise sentences")
@@ -41,8 +46,13 @@ class TaskSection(Section):
         default=1000, description="sequences never trained on"
     )
 
+    @property
+    def eval_changes(self) -> dict[str, Any]:
+        """Keys that have another value wherever a model is evaluated."""
+        return {}
 
-class PairTask(TaskSection):
+
+class PairTask(TaskSection, ABC):
     """A task of keys and values drawn from parts of the vocabulary."""
 
     vocab_size: VocabSize = 128
@@ -55,9 +65,9 @@ class PairTask(TaskSection):
     )
 
     @property
+    @abstractmethod
     def max_pairs(self) -> int:
-        """As many pairs as there are keys."""
-        return self.vocab_size // 3
+        """The most pairs that the vocabulary has keys for."""
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "PairTask":
@@ -100,25 +110,61 @@ class InContextRecallConfig(PairTask):
     """Pairs that come again and again."""
 
     name: Annotated[Literal["in_context_recall"], _NAME] = "in_context_recall"
+    train_on: TrainOn = "answers"
+
+    @property
+    def max_pairs(self) -> int:
+        """As many pairs as there are keys."""
+        return self.vocab_size // 2
 
 
 class NoisyRecallConfig(PairTask):
     """Pairs that come again and again among noise."""
 
     name: Annotated[Literal["noisy_recall"], _NAME] = "noisy_recall"
-    noise: float = Field(default=0.2, ge=0, lt=1, description="share of noise tokens")
-
-
-class FuzzyRecallConfig(PairTask):
-    """Pairs of keys and values of several tokens."""
-
-    name: Annotated[Literal["fuzzy_recall"], _NAME] = "fuzzy_recall"
-    motif_len: Length = Field(default=3, description="longest key or value, in tokens")
+    noise: float = Field(
+        default=0.2, ge=0, lt=1, description="share of places, of two tokens each"
+    )
+    noise_vocab_size: VocabularySize = Field(
+        default=16, description="tokens of vocab_size that are noise alone"
+    )
+    train_on: TrainOn = "answers"
 
     @property
     def max_pairs(self) -> int:
-        """Keys begin with different tokens, all of the lower half."""
-        return self.vocab_size // 2
+        """As many pairs as there are keys."""
+        return max(0, self.vocab_size - self.noise_vocab_size) // 2
+
+
+class FuzzyRecallConfig(TaskSection):
+    """Pairs of keys and values of several tokens."""
+
+    name: Annotated[Literal["fuzzy_recall"], _NAME] = "fuzzy_recall"
+    vocab_size: VocabSize = 128
+    motif_len: Length = Field(default=3, description="longest key or value, in tokens")
+    min_key_len: Length = Field(
+        default=1, description="shortest key; when evaluated all are of motif_len"
+    )
+    train_on: TrainOn = "answers"
+
+    @property
+    def eval_changes(self) -> dict[str, Any]:
+        """See `TaskSection.eval_changes`."""
+        return {"min_key_len": self.motif_len}
+
+    @model_validator(mode="after")
+    def _check_motifs(self) -> "FuzzyRecallConfig":
+        n_keys = (self.vocab_size - 1) // 2
+        if not self.min_key_len <= self.motif_len <= n_keys:
+            raise combination_error(
+                "data.task.motif_len must be >= data.task.min_key_len = "
+                f"{self.min_key_len} and <= {n_keys} with data.task.vocab_size = "
+                f"{self.vocab_size}, got {self.motif_len}",
+                "data.task.motif_len",
+                "data.task.min_key_len",
+                "data.task.vocab_size",
+            )
+        return self
 
 
 class SelectiveCopyingConfig(TaskSection):
@@ -145,13 +191,28 @@ class MemorizationConfig(TaskSection):
     table_seed: Seed = Field(default=0, description="decides the table")
 
 
+class ParityConfig(TaskSection):
+    """Whether the number of ones so far is odd."""
+
+    name: Annotated[Literal["parity"], _NAME] = "parity"
+
+
+class WordProblemConfig(TaskSection):
+    """The product of all permutations so far."""
+
+    name: Annotated[Literal["word_problem"], _NAME] = "word_problem"
+    n_points: int = Field(
+        default=5, ge=2, le=6, description="points that are permuted: 5 for S_5"
+    )
+
+
 class NeedleConfig(TaskSection):
     """A needle in a haystack, in bytes."""
 
     name: Annotated[Literal["needle"], _NAME] = "needle"
-    needle: Literal["passkey", "number", "word"] = Field(
+    needle: Literal["passkey", "number", "word", "uuid"] = Field(
         default="passkey",
-        description="a number in noise, or a number or code in the haystack",
+        description="a number in noise, or a number, code or UUID in the haystack",
     )
     n_digits: int = Field(default=7, ge=1, le=18, description="digits of a number")
     depth: Depth = Field(
@@ -159,6 +220,14 @@ class NeedleConfig(TaskSection):
         description="where the needle lies, 0 = first, 1 = last; -1 = anywhere",
     )
     haystack: Haystack = ""
+    eval_haystack: str = Field(
+        default="", description="the same where it is evaluated; empty = haystack"
+    )
+
+    @property
+    def eval_changes(self) -> dict[str, Any]:
+        """See `TaskSection.eval_changes`."""
+        return {"haystack": self.eval_haystack or self.haystack}
 
     @model_validator(mode="after")
     def _check_haystack(self) -> "NeedleConfig":
@@ -194,6 +263,8 @@ AnyTask: TypeAlias = (
     | SelectiveCopyingConfig
     | CompressionConfig
     | MemorizationConfig
+    | ParityConfig
+    | WordProblemConfig
     | NeedleConfig
     | WhoIsWhereConfig
 )

@@ -13,7 +13,7 @@ from titans_eqx.data.example import Dataset as Dataset
 from titans_eqx.data.loader import TrainBatches
 from titans_eqx.data.rows import DocumentRows
 from titans_eqx.data.shard_folder import open_shards
-from titans_eqx.data.synthetic import Task, TaskExamples
+from titans_eqx.data.synthetic import EveryToken, Task, TaskExamples
 from titans_eqx.data.tasks import build_task
 from titans_eqx.data.tokenizer import (
     Tokenizer,
@@ -162,15 +162,17 @@ def _open_task(config: RunConfig) -> TaskData:
         elif (n_pairs := getattr(section, "n_pairs", None)) is not None:
             # Shorter sequences have less to remember, and so are easier.
             changes["n_pairs"] = max(1, n_pairs * length // data.seq_len)
-        task = build_task(section, **changes)
-        return TaskExamples(task, length, section.train_examples, data.seed, "train")
+        task, count = build_task(section, **changes), section.train_examples
+        examples = TaskExamples(task, length, count, data.seed, "train")
+        is_every = getattr(section, "train_on", "answers") == "tokens"
+        return EveryToken(examples) if is_every else examples
 
     turns = [of_turn(*turn) for turn in enumerate(data.training_lengths)]
-    count = section.eval_examples
+    asked, count = build_task(section, **section.eval_changes), section.eval_examples
     return TaskData(
         task=task,
         batches=_batches(config, turns),
-        eval_examples=TaskExamples(task, data.seq_len, count, data.seed, "eval"),
+        eval_examples=TaskExamples(asked, data.seq_len, count, data.seed, "eval"),
     )
 
 

@@ -14,8 +14,10 @@ from titans_eqx.config import (
     MqarConfig,
     NeedleConfig,
     NoisyRecallConfig,
+    ParityConfig,
     SelectiveCopyingConfig,
     WhoIsWhereConfig,
+    WordProblemConfig,
 )
 from titans_eqx.config.errors import complaint
 from titans_eqx.data.errors import DataError
@@ -26,9 +28,11 @@ from titans_eqx.data.synthetic import (
     Memorization,
     MultiQueryRecall,
     Needle,
+    Parity,
     SelectiveCopying,
     Task,
     WhoIsWhere,
+    WordProblem,
 )
 from titans_eqx.data.synthetic.haystack import read_haystack
 
@@ -54,7 +58,7 @@ def build_task(config: AnyTask, **changes: Any) -> Task:
         case MqarConfig():
             return _build(MultiQueryRecall, config)
         case InContextRecallConfig():
-            return _build(InContextRecall, config, noise=0.0)
+            return _build(InContextRecall, config, noise=0.0, noise_vocab_size=0)
         case NoisyRecallConfig():
             return _build(InContextRecall, config)
         case FuzzyRecallConfig():
@@ -65,6 +69,10 @@ def build_task(config: AnyTask, **changes: Any) -> Task:
             return _build(Compression, config)
         case MemorizationConfig():
             return _build(Memorization, config)
+        case ParityConfig():
+            return _build(Parity, config)
+        case WordProblemConfig():
+            return _build(WordProblem, config)
         case NeedleConfig():
             return _build(Needle, config, hay=read_haystack(config.haystack))
         case WhoIsWhereConfig():

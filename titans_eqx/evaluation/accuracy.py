@@ -40,7 +40,8 @@ def accuracy(scorer: Scorer, config: RunConfig, settings: AccuracySettings) -> T
             "accuracy needs a run trained on a task; this one has data.source = "
             f"{config.data.source!r}. Measure perplexity instead."
         )
-    task = build_task(config.data.task)
+    section = config.data.task
+    task = build_task(section, **section.eval_changes)
     table: Table = []
     for length in settings.lengths or (config.data.seq_len,):
         count, seed = settings.n_examples, settings.seed

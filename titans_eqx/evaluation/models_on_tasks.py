@@ -1,16 +1,22 @@
 """Models on tasks: the accuracy of each over its seeds, beside what it weighs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from titans_eqx.evaluation.comparison import AbstractComparison, Run
 from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
 from titans_eqx.evaluation.plots import Panel, plot_panels
 from titans_eqx.evaluation.report import REPORT, read_table
 from titans_eqx.evaluation.sizes import model_sizes
-from titans_eqx.evaluation.table import Table, accuracy_over_seeds
+from titans_eqx.evaluation.table import (
+    Table,
+    accuracy_columns,
+    accuracy_over_seeds,
+)
 
 SIZE: Final = ("length", "pairs")  # columns of an evaluation that are kept
 Columns: TypeAlias = Mapping[str, str | int | float]
@@ -36,8 +42,8 @@ class AccuracyComparison(AbstractComparison):
     columns: Mapping[str, Columns]  # of each run, by its name
     picture: Picture
     grid: tuple[str, ...] = ()  # columns of which one combination is kept
-    published: Mapping[str, Columns] = field(default_factory=dict)
-    """What others report, to stand beside; by the task."""
+    published: Sequence[Columns] = ()
+    """What others report, each beside the lines that agree in all they share."""
 
     def is_measured(self, run: Run) -> bool:
         """See `AbstractComparison.is_measured`."""
@@ -68,15 +74,14 @@ class AccuracyComparison(AbstractComparison):
             is_kept = {"kept": self.is_best(seeds[0], runs)} if self.grid else {}
             for lines in zip(*map(self._lines, seeds), strict=True):
                 size = {key: lines[0][key] for key in SIZE if key in lines[0]}
-                columns = self.columns[name]
-                table.append(
-                    dict(columns)
+                line = (
+                    dict(self.columns[name])
                     | size
                     | is_kept
                     | accuracy_over_seeds(lines)
                     | model_sizes(seeds[0].config.model, lines[0]["length"])
-                    | dict(self.published.get(str(columns.get("task")), {}))
                 )
+                table.append(line | self._published(line))
         return table
 
     def summary(self, table: Table) -> Table:
@@ -114,6 +119,13 @@ class AccuracyComparison(AbstractComparison):
         ]
         plot_panels(drawn, picture.x, title, path, is_log=True)
 
+    def _published(self, line: Columns) -> dict[str, Any]:
+        beside = {key: None for one in self.published for key in one if key not in line}
+        for one in self.published:
+            if all(line[key] == one[key] for key in one if key in line):
+                beside |= {key: one[key] for key in one if key in beside}
+        return beside
+
     def _group(self, run: Run) -> Columns:
         columns = self.columns[run.name]
         return {key: columns[key] for key in columns if key not in self.grid}
@@ -123,9 +135,18 @@ class AccuracyComparison(AbstractComparison):
         return sum(accuracies) / len(accuracies)
 
     def _lines(self, run: Run) -> Table:
-        """Those of the evaluation, all distances together."""
-        table = read_table(self._dir(run) / REPORT)
-        return [line for line in table if line.get("distance", 0) == 0]
+        """Those of the evaluation by size, all distances and depths together."""
+        counts: dict[tuple[tuple[str, int], ...], np.ndarray] = {}
+        for line in read_table(self._dir(run) / REPORT):
+            if line.get("distance", 0) == 0:
+                size = tuple((key, line[key]) for key in SIZE if key in line)
+                cases = line["cases"]
+                count = np.array([round(line["accuracy"] * cases), cases])
+                counts[size] = counts.get(size, 0) + count
+        return [
+            dict(size) | accuracy_columns(*count.tolist())
+            for size, count in counts.items()
+        ]
 
     def _dir(self, run: Run) -> Path:
         return evaluation_dir(run.folder, self.settings, run.config.train.steps)

@@ -46,7 +46,7 @@ def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table
     table: Table = []
     lengths = settings.lengths or (config.data.seq_len,)
     for length, depth in product(lengths, settings.depths):
-        task = build_task(section, depth=depth)
+        task = build_task(section, **section.eval_changes, depth=depth)
         n_examples, seed = settings.n_examples, settings.seed
         examples = list(TaskExamples(task, length, n_examples, seed, "eval"))
         n_found = sum(

@@ -18,7 +18,7 @@ from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.scorer import Scorer
 from titans_eqx.evaluation.table import Table, accuracy_columns, doubling_ranges
 
-PAIR_TASKS: Final = ("mqar", "in_context_recall", "noisy_recall", "fuzzy_recall")
+PAIR_TASKS: Final = ("mqar", "in_context_recall", "noisy_recall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def recall(scorer: Scorer, config: RunConfig, settings: RecallSettings) -> Table
         raise UserError(
             f"recall needs a run trained on one of {', '.join(PAIR_TASKS)}; "
             f"this one has data.source = {config.data.source!r} and "
-            f"data.task.name = {task.name!r}."
+            f"data.task.name = {task.name!r}. Measure accuracy instead."
         )
     table: Table = []
     lengths = settings.lengths or (config.data.seq_len,)

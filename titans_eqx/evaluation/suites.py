@@ -9,6 +9,8 @@ from titans_eqx.config import load_config
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.case import Case, Suite
 from titans_eqx.evaluation.comparison import EvaluationComparison
+from titans_eqx.evaluation.essays import essays
+from titans_eqx.evaluation.mad import mad
 from titans_eqx.evaluation.needle import NeedleSettings
 from titans_eqx.evaluation.recall import RecallSettings
 from titans_eqx.evaluation.rules import (
@@ -17,10 +19,21 @@ from titans_eqx.evaluation.rules import (
     RuleComparison,
     memory_overrides,
 )
+from titans_eqx.evaluation.states import states
 from titans_eqx.evaluation.text_models import CEILING, VARIANTS, PairedComparison
 from titans_eqx.evaluation.zoology import zoology
 
-SUITES: Final = ("recall", "needle", "ablation", "rules", "text", "zoology")
+SUITES: Final = (
+    "recall",
+    "needle",
+    "ablation",
+    "rules",
+    "text",
+    "zoology",
+    "mad",
+    "states",
+    "essays",
+)
 PATTERNS: Final = ("mac", "mag", "mal", "lmm", "transformer")
 RECALL: Final = RecallSettings(lengths=(256, 1024, 4096), n_examples=32)
 SEEDS: Final = {"text": 3}  # of each run; of other suites 1
@@ -105,6 +118,12 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
             return _text(configs, overrides)
         case "zoology":
             return zoology(configs, overrides)
+        case "mad":
+            return mad(configs, overrides)
+        case "states":
+            return states(configs, overrides)
+        case "essays":
+            return essays(configs, overrides)
         case _:
             raise UserError(f"no suite {name!r}; there are {', '.join(SUITES)}.")
 

@@ -1,11 +1,25 @@
 """Every answer key is recomputed here from the tokens alone."""
 
-import re
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from tests.data.synthetic.answers import (
+    MEMORIZATION,
+    MQAR,
+    UNSCORED,
+    answer_compression,
+    answer_fuzzy,
+    answer_memorization,
+    answer_mqar,
+    answer_needle,
+    answer_parity,
+    answer_recall,
+    answer_selective_copying,
+    answer_who_is_where,
+    answer_word_problem,
+)
 from titans_eqx.config import (
     AnyTask,
     CompressionConfig,
@@ -15,99 +29,17 @@ from titans_eqx.config import (
     MqarConfig,
     NeedleConfig,
     NoisyRecallConfig,
+    ParityConfig,
     SelectiveCopyingConfig,
     WhoIsWhereConfig,
+    WordProblemConfig,
 )
 from titans_eqx.data import DataError, Task, TaskExamples, build_task
 from titans_eqx.data.synthetic import Needle, WhoIsWhere
 from titans_eqx.data.synthetic.mqar import distances
 
 PROSE = b"It was late. Nobody had seen the lamp go out, nor heard the door. " * 3
-UNSCORED = -1  # in the answer keys below
-
-
-def answer_mqar(tokens):
-    """The token after a key's first position, wherever the key comes again."""
-    n = MQAR.n_pairs
-    table = dict(zip(tokens[0 : 2 * n : 2], tokens[1 : 2 * n : 2], strict=True))
-    return [
-        table[token] if position >= 2 * n and token in table else UNSCORED
-        for position, token in enumerate(tokens)
-    ]
-
-
-def answer_recall(tokens):
-    third, table, targets = 16 // 3, {}, []
-    for position, token in enumerate(tokens[:-1]):
-        is_key = token < third and third <= tokens[position + 1] < 2 * third
-        targets.append(table.get(token, UNSCORED) if is_key else UNSCORED)
-        if is_key:
-            assert table.setdefault(token, tokens[position + 1]) == tokens[position + 1]
-    return [*targets, UNSCORED]
-
-
-def answer_fuzzy(tokens):
-    """Runs of lower tokens are keys, runs of upper ones values."""
-    runs = [
-        (match.group().lower(), match.start(), match.end())
-        for match in re.finditer(
-            "k+|v+", "".join("k" if t < 8 else "v" for t in tokens)
-        )
-    ]
-    targets, table = [UNSCORED] * len(tokens), {}
-    for (_, start, stop), (_, _, end) in zip(runs[0::2], runs[1::2], strict=False):
-        key, value = tuple(tokens[start:stop]), tuple(tokens[stop:end])
-        if table.get(key) == value:
-            targets[stop - 1 : end - 1] = value
-        table.setdefault(key, value)
-    return targets
-
-
-def answer_copying(tokens):
-    blank, cue = 14, 15
-    copied = [token for token in tokens if token not in (blank, cue)]
-    targets = [UNSCORED] * len(tokens)
-    cues = [i for i, token in enumerate(tokens) if token == cue]
-    for position, token in zip(cues, copied, strict=True):
-        targets[position] = token
-    return targets
-
-
-def answer_memorization(tokens):
-    table = MEMORIZATION.table
-    return [
-        UNSCORED if position % 2 == 0 else table[tokens[position - 1]]
-        for position in range(len(tokens))
-    ]
-
-
-def answer_at_the_end(text, answer):
-    """Targets of an answer whose bytes begin where the text ends."""
-    targets = [UNSCORED] * len(text)
-    # The last byte of the answer is a target only.
-    start = len(text) - len(answer)
-    assert text[start + 1 :] == answer[:-1]
-    targets[start:] = answer
-    return targets
-
-
-def answer_needle(tokens):
-    text = bytes(tokens.tolist())
-    ((noun, key, value),) = re.findall(rb"magic (\w+)s for (\w+) is: (\w+)\. ", text)
-    assert b"What is the special magic " + noun + b" for " + key + b"?" in text
-    return answer_at_the_end(text, value + b".")
-
-
-def answer_who_is_where(tokens):
-    text = bytes(tokens.tolist())
-    (person,) = re.findall(rb"Where is (\w+)\?", text)
-    *_, place = re.findall(person + rb" went to the (\w+)\.", text)
-    return answer_at_the_end(text, place + b".")
-
-
-MQAR = build_task(MqarConfig(vocab_size=32, n_pairs=7, filler="constant"))
 RANDOM_MQAR = build_task(MqarConfig(vocab_size=32, n_pairs=7))
-MEMORIZATION = build_task(MemorizationConfig(vocab_size=20, table_seed=3))
 SMALL = {"vocab_size": 16, "n_pairs": 4}
 COPYING = {"vocab_size": 16, "n_copied": 9}
 NEEDLE = {"needle": "number", "depth": -1.0, "n_digits": 4}
@@ -120,22 +52,35 @@ TASKS = {
     ),
     "recall": (build_task(InContextRecallConfig(**SMALL)), 40, answer_recall),
     "noisy recall": (
-        build_task(NoisyRecallConfig(**SMALL, noise=0.4)),
+        build_task(
+            NoisyRecallConfig(vocab_size=24, noise_vocab_size=8, n_pairs=4, noise=0.4)
+        ),
         40,
         answer_recall,
     ),
-    "fuzzy recall": (build_task(FuzzyRecallConfig(**SMALL)), 60, answer_fuzzy),
+    "fuzzy recall": (build_task(FuzzyRecallConfig(vocab_size=16)), 60, answer_fuzzy),
     "selective copying": (
         build_task(SelectiveCopyingConfig(**COPYING)),
         40,
-        answer_copying,
+        answer_selective_copying,
     ),
-    "compression": (build_task(CompressionConfig(**COPYING)), 40, answer_copying),
+    "compression": (build_task(CompressionConfig(**COPYING)), 40, answer_compression),
+    "parity": (build_task(ParityConfig()), 40, answer_parity),
+    "word problem": (
+        build_task(WordProblemConfig(n_points=4)),
+        40,
+        answer_word_problem,
+    ),
     "memorization": (MEMORIZATION, 20, answer_memorization),
     "passkey": (build_task(NeedleConfig()), 400, answer_needle),
     "number in prose": (Needle(**NEEDLE, hay=PROSE), 300, answer_needle),
     "code in prose": (
         Needle(**NEEDLE | {"needle": "word"}, hay=PROSE),
+        400,
+        answer_needle,
+    ),
+    "uuid in prose": (
+        Needle(**NEEDLE | {"needle": "uuid"}, hay=PROSE),
         400,
         answer_needle,
     ),
@@ -232,6 +177,13 @@ def test_distance_is_counted_from_the_pair(task):
     np.testing.assert_array_equal(found >= 0, example["mask"])
 
 
+def test_every_value_of_the_table_is_of_one_key_alone():
+    task = build_task(MemorizationConfig(vocab_size=256))
+    assert len(task.table) == len(set(task.table)) == 127
+    assert 127 <= task.table.min()
+    assert task.table.max() < 255
+
+
 def test_a_small_power_asks_soon():
     def mean_distance(power):
         task = build_task(MqarConfig(n_pairs=8, power=power))
@@ -256,10 +208,15 @@ WRONG = {
     "vocabulary": (MqarConfig(), {"vocab_size": 3}, "vocab_size must be >= 4, got 3"),
     "recall pairs": (
         InContextRecallConfig(),
-        {"vocab_size": 16, "n_pairs": 6},
-        'n_pairs must be <= 5 with data.task.name = "in_context_recall" and',
+        {"vocab_size": 16, "n_pairs": 9},
+        'n_pairs must be <= 8 with data.task.name = "in_context_recall" and',
     ),
-    "fuzzy pairs": (FuzzyRecallConfig(), {"n_pairs": 65}, "n_pairs must be <= 64"),
+    "noisy pairs": (NoisyRecallConfig(), {"n_pairs": 57}, "n_pairs must be <= 56"),
+    "long motif": (
+        FuzzyRecallConfig(),
+        {"vocab_size": 6},
+        "motif_len must be >= data.task.min_key_len = 1 and <= 2 with",
+    ),
     "noise": (NoisyRecallConfig(), {"noise": 1.0}, "noise must be < 1, got 1.0"),
     "motif": (FuzzyRecallConfig(), {"motif_len": 0}, "motif_len must be >= 1, got 0"),
     "copied": (SelectiveCopyingConfig(), {"n_copied": 0}, "n_copied must be >= 1"),
@@ -290,7 +247,14 @@ def test_a_change_that_the_task_cannot_have_is_refused(config, changes, said):
     assert "\n" not in str(caught.value)
 
 
-OF_TRAINING = {"train_examples", "eval_examples", "name", "pairs_in_turn"}
+OF_TRAINING = {
+    "name",
+    "train_examples",
+    "eval_examples",
+    "eval_haystack",
+    "pairs_in_turn",
+    "train_on",
+}
 
 
 @pytest.mark.parametrize("kind", get_args(AnyTask))

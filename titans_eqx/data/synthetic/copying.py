@@ -1,8 +1,7 @@
 """Copying tasks in the manner of MAD (Poli et al., 2024).
 
-Tokens are shown, then a cue comes as often as there are tokens, and below each cue the
-next of them is to be predicted, in their order. The last two ids of the vocabulary are
-the blank and the cue.
+Tokens are shown and then have to be predicted in their order. The last two ids of the
+vocabulary are the blank and the cue.
 """
 
 from dataclasses import dataclass
@@ -15,29 +14,36 @@ from titans_eqx.data.synthetic.task import answered_at
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCopying:
-    """The tokens lie at random positions among blanks."""
+    """The tokens lie among blanks; after a cue they are predicted below blanks.
+
+    As in MAD, each blank chooses one of the tokens that it lies before.
+    """
 
     vocab_size: int
     n_copied: int
 
     @property
     def min_len(self) -> int:
-        """Each token twice."""
-        return 2 * self.n_copied
+        """Each token twice, and the cue."""
+        return 2 * self.n_copied + 1
 
     def example(self, rng: np.random.Generator, seq_len: int) -> Example:
         """Draw an example; see `Task.example`."""
-        shown = seq_len - self.n_copied
-        positions = np.sort(rng.permutation(shown)[: self.n_copied])
-        return _copying_example(rng, seq_len, self.vocab_size, positions)
+        n, blank, cue = self.n_copied, self.vocab_size - 2, self.vocab_size - 1
+        copied = rng.integers(blank, size=n)
+        before = rng.integers(n, size=seq_len - 2 * n - 1)
+        tokens = np.full(seq_len, blank)
+        tokens[np.arange(n) + np.cumsum(np.bincount(before, minlength=n))] = copied
+        tokens[seq_len - n - 1] = cue
+        return answered_at(tokens, np.arange(seq_len - n, seq_len), copied)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compression:
-    """The tokens stand together before the cues, and must all be kept.
+    """The tokens stand together before as many cues, and must all be kept.
 
-    Reading: MAD compresses a sequence into one vector from which an MLP decodes each
-    position; here the state of the model is what it is compressed into.
+    Deviation: MAD compresses a sequence into one vector, from which an MLP decodes each
+    position by itself; here the state of the model is what it is compressed into.
     """
 
     vocab_size: int
@@ -50,18 +56,9 @@ class Compression:
 
     def example(self, rng: np.random.Generator, seq_len: int) -> Example:
         """Draw an example; see `Task.example`."""
-        shown = seq_len - self.n_copied
-        positions = np.arange(shown - self.n_copied, shown)
-        return _copying_example(rng, seq_len, self.vocab_size, positions)
-
-
-def _copying_example(
-    rng: np.random.Generator, seq_len: int, vocab_size: int, positions: np.ndarray
-) -> Example:
-    blank, cue = vocab_size - 2, vocab_size - 1
-    copied = rng.integers(blank, size=positions.size)
-    cues = np.arange(seq_len - positions.size, seq_len)
-    tokens = np.full(seq_len, blank)
-    tokens[positions] = copied
-    tokens[cues] = cue
-    return answered_at(tokens, cues, copied)
+        n, blank, cue = self.n_copied, self.vocab_size - 2, self.vocab_size - 1
+        copied = rng.integers(blank, size=n)
+        tokens = np.full(seq_len, blank)
+        tokens[seq_len - 2 * n : seq_len - n] = copied
+        tokens[seq_len - n :] = cue
+        return answered_at(tokens, np.arange(seq_len - n, seq_len), copied)

@@ -1,4 +1,4 @@
-"""Memorisation in the manner of MAD (Poli et al., 2024).
+"""Memorisation as MAD defines it (Poli et al., 2024).
 
 A fixed table from keys to values, the same in all examples and never shown: the weights
 of the model must learn it. It measures what a memory must not be needed for.
@@ -16,7 +16,7 @@ from titans_eqx.data.synthetic.task import answered_at
 class Memorization:
     """Keys, each followed by a blank below which the key's value is to be predicted."""
 
-    vocab_size: int  # keys are the lower half, the last token is the blank
+    vocab_size: int  # the last token is the blank; half of the others are keys
     table_seed: int
 
     @property
@@ -26,14 +26,15 @@ class Memorization:
 
     @property
     def table(self) -> np.ndarray:
-        """The value of each key."""
-        half = self.vocab_size // 2
+        """The value of each key, each of another one."""
+        n_keys = (self.vocab_size - 1) // 2
+        n_values = self.vocab_size - 1 - n_keys
         rng = np.random.default_rng(self.table_seed)
-        return rng.integers(half, self.vocab_size - 1, size=half)
+        return n_keys + rng.permutation(n_values)[:n_keys]
 
     def example(self, rng: np.random.Generator, seq_len: int) -> Example:
         """Draw an example; see `Task.example`."""
-        keys = rng.integers(self.vocab_size // 2, size=seq_len // 2)
+        keys = rng.integers(self.table.size, size=seq_len // 2)
         tokens = np.full(seq_len, self.vocab_size - 1)
         tokens[0 : 2 * keys.size : 2] = keys
         return answered_at(tokens, np.arange(1, 2 * keys.size, 2), self.table[keys])

@@ -6,6 +6,7 @@ about it; only the bytes of the answer are scored.
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
+from uuid import UUID
 
 import numpy as np
 
@@ -24,10 +25,10 @@ KEYS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Needle:
-    """One magic number, or code, for one key."""
+    """One magic number, code or UUID for one key."""
 
-    needle: Literal["passkey", "number", "word"]  # word: a code in hex
-    n_digits: int  # of a number; a code has 32 hexadecimal digits
+    needle: Literal["passkey", "number", "word", "uuid"]  # word: a code in hex
+    n_digits: int  # of a number; a code has 32 hexadecimal digits, a UUID 4 dashes more
     depth: float  # 0 = at the beginning, 1 = before the question, or ANYWHERE
     hay: bytes = field(repr=False)  # text it is hidden in
 
@@ -40,18 +41,13 @@ class Needle:
     def min_len(self) -> int:
         """Sentence, question and answer, with the longest key and no hay."""
         longest = max(KEYS, key=len)
-        value = "0" * (32 if self.needle == "word" else self.n_digits)
+        value = self._value(np.random.default_rng(0))
         # The last byte of the answer is predicted, never read.
         return sum(map(len, self._sentences(longest, value))) - 1
 
     def example(self, rng: np.random.Generator, seq_len: int) -> Example:
         """Draw an example; see `Task.example`."""
-        key = KEYS[rng.integers(len(KEYS))]
-        if self.needle == "word":
-            value = rng.bytes(16).hex()
-        else:
-            low = 10 ** (self.n_digits - 1)
-            value = str(rng.integers(low, 10 * low))
+        key, value = KEYS[rng.integers(len(KEYS))], self._value(rng)
         sentence, question, answer = self._sentences(key, value)
         n_hay = seq_len + 1 - len(sentence) - len(question) - len(answer)
         hay = draw_hay(rng, self.hay, n_hay)
@@ -59,8 +55,17 @@ class Needle:
         cut = split_hay(hay, round(depth * n_hay))
         return answered_at_the_end(hay[:cut] + sentence + hay[cut:] + question, answer)
 
+    def _value(self, rng: np.random.Generator) -> str:
+        """The value to be found, always of the same length."""
+        if self.needle == "word":
+            return rng.bytes(16).hex()
+        if self.needle == "uuid":
+            return str(UUID(bytes=rng.bytes(16), version=4))
+        low = 10 ** (self.n_digits - 1)
+        return str(rng.integers(low, 10 * low))
+
     def _sentences(self, key: str, value: str) -> tuple[bytes, bytes, bytes]:
-        noun = "code" if self.needle == "word" else "number"
+        noun = {"word": "code", "uuid": "uuid"}.get(self.needle, "number")
         return (
             f"One of the special magic {noun}s for {key} is: {value}. ".encode(),
             f" What is the special magic {noun} for {key}? It is: ".encode(),

@@ -6,7 +6,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from titans_eqx.data.errors import DataError
-from titans_eqx.data.example import Example, check_index
+from titans_eqx.data.example import Dataset, Example, check_index
 
 SPLITS: Final = ("train", "eval")  # draw from streams of their own
 
@@ -84,6 +84,23 @@ def answered_at(
     targets[positions] = answers
     mask[positions] = True
     return {"inputs": inputs.astype(np.int32), "targets": targets, "mask": mask}
+
+
+class EveryToken:
+    """Examples that ask for each next token, predictable or not, not for answers."""
+
+    def __init__(self, examples: Dataset) -> None:
+        """Of examples whose answers follow as tokens where they are asked for."""
+        self._examples = examples
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        """Draw an example; nothing is known of what follows its last token."""
+        inputs = self._examples[index]["inputs"]
+        return answered_at(inputs, np.arange(inputs.size - 1), inputs[1:])
 
 
 def answered_at_the_end(text: bytes, answer: bytes) -> Example:

@@ -1,0 +1,72 @@
+"""State tracking: what has come of all tokens so far is predicted at each of them.
+
+Both tasks need a state that every token changes. The word problem of S_5 is complete
+for NC1, so that a model in TC0, such as attention of fixed depth, cannot solve it for
+all lengths unless the two classes are one (Titans, theorem 4.1; arXiv 2404.08819).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+
+import numpy as np
+
+from titans_eqx.data.example import Example
+from titans_eqx.data.synthetic.task import answered_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Bits; the answer is whether the number of ones so far is odd."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Zero and one, also as answers."""
+        return 2
+
+    @property
+    def min_len(self) -> int:
+        """One bit."""
+        return 1
+
+    def example(self, rng: np.random.Generator, seq_len: int) -> Example:
+        """Draw an example; see `Task.example`."""
+        bits = rng.integers(2, size=seq_len)
+        return answered_at(bits, np.arange(seq_len), np.cumsum(bits) % 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordProblem:
+    """Permutations of some points; the answer is the product of those so far.
+
+    A token is a permutation by its place in the order of the alphabet. Each is applied
+    to what those before it have made.
+    """
+
+    n_points: int
+
+    @cached_property
+    def elements(self) -> list[tuple[int, ...]]:
+        """Where each permutation takes each point, by token."""
+        return list(permutations(range(self.n_points)))
+
+    @property
+    def vocab_size(self) -> int:
+        """A token for each permutation, also as answers."""
+        return len(self.elements)
+
+    @property
+    def min_len(self) -> int:
+        """One permutation."""
+        return 1
+
+    def example(self, rng: np.random.Generator, seq_len: int) -> Example:
+        """Draw an example; see `Task.example`."""
+        tokens = rng.integers(self.vocab_size, size=seq_len)
+        number = {element: token for token, element in enumerate(self.elements)}
+        product, answers = self.elements[0], []  # the first one moves nothing
+        for token in tokens.tolist():
+            element = self.elements[token]
+            product = tuple(element[point] for point in product)
+            answers.append(number[product])
+        return answered_at(tokens, np.arange(seq_len), np.array(answers))

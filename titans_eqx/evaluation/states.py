@@ -1,0 +1,59 @@
+"""State tracking: which rule and depth follow parity and the word problem of S_5.
+
+All are trained on at most 64 tokens and read up to sixteen times as many, where only a
+state that was really updated helps.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+from titans_eqx.evaluation.accuracy import AccuracySettings
+from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
+
+TASKS: Final = ("parity", "s5")
+TRAINED_LEN: Final = 64
+SETTINGS: Final = AccuracySettings(lengths=(64, 256, 1024), n_examples=256)
+_LINEAR: Final = ("model.memory.depth=1", "model.memory.norm=false")
+# Gradients at the weights of the last chunk's end make what a chunk writes linear in
+# its tokens, however deep the memory; with chunks of one token nothing is left out.
+_EACH: Final = ("model.memory.chunk_len=1",)
+MODELS: Final = {
+    "transformer": ("model.pattern=transformer",),
+    "delta": ("model.memory.rule=delta", *_LINEAR),
+    # A step above one turns what is stored under a key around, as parity needs.
+    "linear, steps to 2": (
+        *_LINEAR,
+        *_EACH,
+        "model.memory.use_momentum=false",
+        "model.memory.max_learning_rate=2.0",
+    ),
+    "lmm, depth 1": ("model.memory.depth=1",),
+    "lmm, depth 2": (),
+    "lmm, depth 3": ("model.memory.depth=3",),
+    "lmm, depth 2, each token": _EACH,
+    "mac, depth 2": ("model.pattern=mac",),
+}
+
+
+def states(configs: Path, overrides: Sequence[str]) -> Suite:
+    """Every model on both tasks."""
+    columns = {
+        f"{model} on {task}": {"model": model, "task": task}
+        for task, model in product(TASKS, MODELS)
+    }
+    cases = (
+        Case(
+            name=name,
+            config=configs / "states" / f"{run['task']}.toml",
+            # Last, or a key set for all runs could undo what a run is about.
+            overrides=(*overrides, *MODELS[run["model"]]),
+            groups=(run["model"], run["task"]),
+        )
+        for name, run in columns.items()
+    )
+    picture = Picture(panels=("task",), curves=("model",), x="length", mark=TRAINED_LEN)
+    comparison = AccuracyComparison(settings=SETTINGS, columns=columns, picture=picture)
+    return Suite(cases=tuple(cases), comparison=comparison)
