@@ -123,7 +123,7 @@ def test_only_attention_over_all_needs_more_bytes_for_more_tokens():
 
 
 def test_the_plane_has_every_model_in_every_width():
-    cases = suite("zoology", CONFIGS, ["model.d_model=16"]).cases
+    cases = suite("zoology", CONFIGS, ["model.d_model=16"], seeds=1).cases
     loaded = [case.load() for case in cases]
     assert [one.model.d_model for one in loaded] == [64] * 5 + [128] * 5
     mixes = {
@@ -138,7 +138,7 @@ def test_the_plane_has_every_model_in_every_width():
     ("name", "n_runs"), {"mad": 6 * 2 * 6, "states": 2 * 8, "essays": 2 * 3}.items()
 )
 def test_every_run_of_a_suite_has_a_config_and_differs_from_all_others(name, n_runs):
-    cases = suite(name, CONFIGS, ["train.steps=1000"]).cases
+    cases = suite(name, CONFIGS, ["train.steps=1000"], seeds=1).cases
     loaded = [case.load() for case in cases]
     assert len({case.name for case in cases}) == n_runs
     assert len({one.model_dump_json() for one in loaded}) == n_runs

@@ -35,7 +35,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     "--seeds",
     type=click.IntRange(1, 1000),
     help="How many seeds to train each run with, the same for all. "
-    "[default: text 3, others 1]",
+    "[default: recall, needle, ablation and rules 1, others 3]",
 )
 @click.option(
     "--set",

@@ -86,16 +86,13 @@ class AccuracyComparison(AbstractComparison):
 
     def summary(self, table: Table) -> Table:
         """See `AbstractComparison.summary`: what is kept, as wide as a terminal."""
-        hidden = {"kept", "low", "high", "cases", "parameters"}
+        hidden = {"kept", "low", "high", "over", "cases", "parameters"}
         lines: Table = []
         for line in table:
             if line.get("kept", True):
-                interval = f"{line['low']:.3f} {line['high']:.3f}"
                 shown = {key: line[key] for key in line if key not in hidden}
-                at = list(shown).index("accuracy") + 1
-                items = list(shown.items())
-                items.insert(at, ("95 % interval", interval))
-                lines.append(dict(items))
+                shown["95 % interval"] = f"{line['low']:.3f} {line['high']:.3f}"
+                lines.append(shown)
         return lines
 
     def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
