@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.models.small import VOCAB, small_config, small_model
-from titans_eqx.training.loss import batch_loss
+from titans_eqx.training.loss import batch_loss, score_tokens
 
 
 @pytest.mark.usefixtures("x64")
@@ -31,3 +31,19 @@ def test_blocks_of_tokens_lose_as_much_as_all_at_once():
     )
     for one, other in zip(*map(jax.tree.leaves, (blocks, whole)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_without_a_scored_token_have_no_logits():
+    model = small_model(small_config(pattern="transformer", n_layers=1))
+    rows = jnp.arange(12).reshape(2, 6) % VOCAB
+    mask = jnp.zeros((2, 6), bool).at[0, 4].set(True).at[1, 1:4].set(True)
+    batch = {"targets": rows, "mask": mask}
+    features = jnp.ones((2, 6, model.embedding.shape[1]))
+    # What is not read in blocks of four leaves no trace, not even in the gradient.
+    features = jnp.where(mask[..., None], features, jnp.nan)
+
+    def loss(model):
+        return jnp.sum(score_tokens(model, features, batch, block_len=4).loss)
+
+    gradient = eqx.filter_jit(eqx.filter_grad(loss))(model)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))

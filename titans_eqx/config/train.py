@@ -37,7 +37,8 @@ class TrainConfig(Section):
         default=0,
         ge=0,
         le=MAX_LEN,
-        description="tokens of a device whose logits exist at a time; 0 = all",
+        description="tokens of a device whose logits exist at a time, none for those "
+        "of a task that are not asked for; 0 = all",
     )
     remat: Literal["none", "block", "everything"] = Field(
         default="none",

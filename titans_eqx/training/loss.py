@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.models import TitansLM
 from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.sharding.varying import vary_like
 from titans_eqx.training.precision import in_mixed_precision
 
 Precision: TypeAlias = Literal["float32", "mixed"]
@@ -56,7 +57,8 @@ def batch_loss(
         batch: What it reads.
         block_len: Tokens whose logits exist at a time, in the backward pass too, which
             computes them again: with a large vocabulary they are most of what a step
-            needs of memory. 0 = all tokens at once.
+            needs of memory. Blocks are of the scored tokens first, and others are left
+            out. 0 = all tokens at once.
         precision: Of the model, or "mixed", see `in_mixed_precision`.
     """
     if precision == "mixed":
@@ -88,15 +90,30 @@ def score_tokens(
     n_tokens = targets.size
     block_len = min(block_len, n_tokens)
     n_added = -n_tokens % block_len  # to the last block, not scored
+    # Tokens that are scored come first, so that most blocks of a task that asks little
+    # have none, and no logits are made of them.
+    order = jnp.argsort(~mask.ravel(), stable=True)
+    arrays = eqx.filter(model, eqx.is_array)
 
     def fold(x: Array) -> Array:
-        x = rearrange(x, "batch seq ... -> (batch seq) ...")
+        x = rearrange(x, "batch seq ... -> (batch seq) ...")[order]
         x = jnp.pad(x, [(0, n_added), *[(0, 0)] * (x.ndim - 1)])
         return rearrange(x, "(n block) ... -> n block ...", block=block_len)
 
+    def score_block(rows: tuple[Array, Array, Array]) -> TokenLoss:
+        shapes = jax.eval_shape(score, rows)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(
+            jnp.any(rows[2]),
+            lambda rows: vary_like(score(rows), (rows, arrays)),
+            lambda rows: vary_like(nothing, (rows, arrays)),
+            rows,
+        )
+
     blocks = jax.tree.map(fold, (features, targets, mask))
-    scores = jax.lax.map(jax.checkpoint(score), blocks)
-    return jax.tree.map(lambda x: x.ravel()[:n_tokens].reshape(targets.shape), scores)
+    scores = jax.lax.map(jax.checkpoint(score_block), blocks)
+    places = jnp.argsort(order)
+    return jax.tree.map(lambda x: x.ravel()[places].reshape(targets.shape), scores)
 
 
 def language_model_loss(
