@@ -66,3 +66,11 @@ def test_a_section_built_in_code_is_checked():
         MqarConfig(n_pairs=64)
     with pytest.raises(ValueError, match=r"multiple of model\.memory\.n_heads"):
         ModelConfig(d_model=100, memory=MemoryConfig(n_heads=3))
+
+
+def test_decay_starts_are_one_number_or_two():
+    assert MemoryConfig(decay_start=1e-3).decay_start == 1e-3
+    assert MemoryConfig(decay_start=[1e-4, 1e-2]).decay_start == (1e-4, 1e-2)
+    for wrong in (0.0, 1.0, [], [1e-4], [1e-4, 2.0], [1e-4] * 3, "slow", [True, 0.1]):
+        with pytest.raises(ValueError, match="a number between 0 and 1, or a list"):
+            MemoryConfig(decay_start=wrong)

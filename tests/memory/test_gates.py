@@ -50,6 +50,18 @@ def test_decay_starts_where_the_rule_says():
     assert np.all((decay > 0.5e-4) & (decay < 2e-4))
 
 
+def test_decay_starts_are_spread_over_the_heads_evenly_in_the_logarithm():
+    rule = TitansRule(decay_start=(1e-4, 1e-1))
+    gates = Gates(D_MODEL, 4, rule.gate_specs(NET), key=jr.key(0))
+    decay = gates(jnp.zeros(D_MODEL))["decay"]
+    expected = np.array([1e-4, 1e-3, 1e-2, 1e-1])
+    np.testing.assert_allclose(decay, np.repeat(expected[:, None], DEPTH, 1), rtol=1e-5)
+
+
+def test_a_single_head_starts_with_the_first_of_the_range():
+    assert GateSpec(size=1, start=(1e-4, 1e-1)).starts(1).tolist() == [1e-4]
+
+
 def test_a_gate_per_head_is_shared_by_the_layers_of_its_memory():
     for gate in gates_at_random_tokens(is_shared=True).values():
         assert gate.shape == (50, N_HEADS, DEPTH)
@@ -140,7 +152,9 @@ def test_momentum_of_the_delta_rule_ends_where_it_would_overshoot():
         np.testing.assert_allclose(largest / (1 - specs["momentum"].high), 2)
 
 
-@pytest.mark.parametrize(("start", "high"), [(0.0, 1.0), (1.0, 1.0), (0.1, 0.0)])
+@pytest.mark.parametrize(
+    ("start", "high"), [(0.0, 1.0), (1.0, 1.0), (0.1, 0.0), ((0.1, 1.0), 1.0)]
+)
 def test_a_gate_that_cannot_start_where_it_should_is_refused(start, high):
     with pytest.raises(ValueError, match=r"must start inside its range \(0, "):
         GateSpec(size=1, start=start, high=high)

@@ -11,6 +11,7 @@ from tests.oracles import blocks
 from tests.oracles.memory import surprise
 from titans_eqx.config import MemoryConfig
 from titans_eqx.memory import DeltaRule, MemoryNet, NeuralMemory
+from titans_eqx.nn.padding import Padding
 
 D_MODEL, N_TOKENS = 8, 19
 SMALL = {"n_heads": 2, "chunk_len": 4, "expansion": 2}
@@ -36,6 +37,7 @@ CONFIGS = {
         residual=False,
     ),
     "next": MemoryConfig(**SMALL, target="next"),
+    "zero": MemoryConfig(**SMALL, initial_output="zero"),
     "off": MemoryConfig(**SMALL, off=True),
 }
 call = eqx.filter_jit(lambda memory, x, state: memory(x, state))
@@ -44,6 +46,20 @@ step = eqx.filter_jit(lambda memory, x, state: memory.step(x, state))
 
 def build(config):
     return NeuralMemory.from_config(D_MODEL, config, key=jr.key(0))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_memory_that_starts_at_zero_knows_nothing(depth, residual):
+    config = MemoryConfig(
+        **SMALL, depth=depth, residual=residual, initial_output="zero", off=True
+    )
+    heads = build(config).heads
+    reads, _ = heads(tokens(), heads.init_state())
+    queries, _ = heads.projections.queries(
+        tokens(), heads.projections.query.conv.init_state(), Padding.none(N_TOKENS)
+    )
+    np.testing.assert_array_equal(reads, queries if residual else 0 * queries)
 
 
 def tokens(n=N_TOKENS):

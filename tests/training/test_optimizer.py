@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from titans_eqx.config import (
     AttentionConfig,
@@ -208,3 +209,50 @@ def test_gradients_above_the_norm_are_cut_to_it():
     np.testing.assert_allclose(second_update(large), second_update(small), rtol=1e-5)
     below = second_update(jnp.asarray([0.6, 0.8]))
     assert not np.allclose(second_update(small), below, rtol=1e-2)
+
+
+def muon_update(gradient, parameters, **changes):
+    config = rate_config(name="muon", muon_learning_rate=0.5, warmup_steps=0, **changes)
+    optimizer = build_optimizer(config, 10)
+    state = optimizer.init(parameters)
+    return optimizer.update(gradient, state, parameters)[0]
+
+
+def test_muon_moves_the_weights_of_linear_maps_and_adamw_the_rest(leaves_by_path):
+    arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), build_arrays())
+    parameters = eqx.filter(arrays, trainable(arrays))
+    # Of rank one: each of its steps is the gradient's direction, at Muon's length.
+    updates = muon_update(jax.tree.map(jnp.ones_like, parameters), parameters)
+    for name, update in leaves_by_path(updates).items():
+        is_muon = name in DECAYED and name != ".head.weight"
+        if is_muon:
+            assert -0.5 < np.mean(update) < 0, name
+        else:
+            np.testing.assert_allclose(update, -0.5, rtol=1e-4, err_msg=name)
+
+
+def test_steps_of_muon_are_orthogonal_layer_by_layer():
+    linear = jax.vmap(lambda key: eqx.nn.Linear(6, 4, key=key))(jr.split(jr.key(0), 3))
+    gradient = jax.tree.map(lambda leaf: jr.normal(jr.key(1), leaf.shape), linear)
+    (update,) = muon_update((gradient,), (linear,))
+    for step in np.asarray(update.weight) / (0.2 * 0.5 * math.sqrt(6)):
+        # Newton-Schulz as Muon has it only brings singular values near one.
+        values = np.linalg.svd(step, compute_uv=False)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+
+
+def test_decay_pulls_what_muon_moves(leaves_by_path):
+    arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), build_arrays())
+    parameters = eqx.filter(arrays, trainable(arrays))
+    gradient = jax.tree.map(jnp.zeros_like, parameters)
+    updates = muon_update(gradient, parameters, weight_decay=0.1)
+    for name, update in leaves_by_path(updates).items():
+        is_pulled = name in DECAYED and name != ".head.weight"
+        expected = -0.05 if is_pulled else 0.0
+        np.testing.assert_allclose(update, expected, atol=1e-7, err_msg=name)
+
+
+def test_rate_of_muon_without_muon_is_refused():
+    with pytest.raises(ValidationError, match=r"no effect with optimizer\.name"):
+        OptimizerConfig(muon_learning_rate=0.5)

@@ -3,14 +3,28 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.bounds import KernelSize, Length, NonNegative, Steps, Width
 from titans_eqx.config.section import Lengths, Section, combination_error
 
 LARGEST_BLOCK: Final = 64
+
+
+def _as_start(value: object) -> object:
+    pair = value if isinstance(value, list | tuple) else [value, value]
+    is_share = all(type(n) in (int, float) and 0 < n < 1 for n in pair)
+    if not is_share or len(pair) != 2:
+        raise PydanticCustomError(
+            "start", "must be a number between 0 and 1, or a list of two"
+        )
+    return value if pair is not value else tuple(pair)
+
+
+Start = Annotated[float | tuple[float, float], BeforeValidator(_as_start)]
 
 
 class HeadsConfig(Section):
@@ -86,6 +100,11 @@ class HeadsConfig(Section):
     initial_memory: Literal["frozen", "learned"] = Field(
         default="frozen", description="whether the initial weights are trained"
     )
+    initial_output: Literal["random", "zero"] = Field(
+        default="random",
+        description="initial weights of the last map; zero: a fresh memory knows "
+        "nothing",
+    )
     surprise: Literal["first_order", "full"] = Field(
         default="first_order",
         description="whether training differentiates the surprise by the anchor (full)",
@@ -109,11 +128,10 @@ class HeadsConfig(Section):
         default=False,
         description="take errors at the decayed weights (Gated DeltaNet; rule = delta)",
     )
-    decay_start: float = Field(
+    decay_start: Start = Field(
         default=0.01,
-        gt=0,
-        lt=1,
-        description="alpha before training; a memory lasts about 1 / alpha tokens",
+        description="alpha before training, or those of the first and the last head; a "
+        "memory lasts about 1 / alpha tokens",
     )
     gates: Literal["per_layer", "per_head"] = Field(
         default="per_layer",

@@ -156,10 +156,19 @@ class DataConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW with a warm-up and a cosine."""
+    """AdamW or Muon, with a warm-up and a cosine."""
 
+    name: Literal["adamw", "muon"] = Field(
+        default="adamw",
+        description="muon: orthogonalised momentum for the weights of linear maps, "
+        "AdamW for the rest",
+    )
     learning_rate: Positive = Field(
         default=3e-3, description="largest step, reached after the warm-up"
+    )
+    muon_learning_rate: Positive = Field(
+        default=1e-2,
+        description="the same for what Muon moves (name = muon); in units of AdamW's",
     )
     warmup_steps: Steps = Field(
         default=50, description="steps of linear rise; at most train.steps"
@@ -192,6 +201,19 @@ class OptimizerConfig(Section):
         le=MAX_STEPS,
         description="steps of the mean and the sigma of a spike",
     )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "OptimizerConfig":
+        rate = self.muon_learning_rate
+        default = type(self).model_fields["muon_learning_rate"].default
+        if self.name != "muon" and rate != default:
+            raise combination_error(
+                "optimizer.muon_learning_rate has no effect with optimizer.name = "
+                f'"{self.name}"; leave it out, or set optimizer.name = "muon"',
+                "optimizer.muon_learning_rate",
+                "optimizer.name",
+            )
+        return self
 
 
 class RunConfig(Section):

@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.decay import ChunkDecay, chunk_decay
-from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import SquaredError, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
@@ -64,7 +64,7 @@ class DeltaRule(AbstractRule[DeltaState]):
     outer_gradient: OuterGradient = eqx.field(static=True)
     use_decay: bool = eqx.field(static=True)
     error_after_decay: bool = eqx.field(static=True)
-    decay_start: float = eqx.field(static=True)
+    decay_start: Start = eqx.field(static=True)
     max_learning_rate: float = eqx.field(static=True)
 
     def __init__(
@@ -76,7 +76,7 @@ class DeltaRule(AbstractRule[DeltaState]):
         outer_gradient: OuterGradient | None = None,
         use_decay: bool = True,
         error_after_decay: bool = False,
-        decay_start: float = 0.01,
+        decay_start: Start = 0.01,
         max_learning_rate: float = 1.0,
     ) -> None:
         """Choose the options of the rule.
@@ -89,7 +89,7 @@ class DeltaRule(AbstractRule[DeltaState]):
             use_decay: Whether there is a gate alpha; without it alpha is zero.
             error_after_decay: Whether `e_t` is taken at the decayed weights, as in
                 Gated DeltaNet. The velocity has no part in that: it is added after.
-            decay_start: alpha before training.
+            decay_start: alpha before training, see `Start`.
             max_learning_rate: Upper bound of theta, which starts at half of it.
 
         Raises:

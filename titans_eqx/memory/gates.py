@@ -4,7 +4,6 @@ Each gate has its values for every head (Titans, section 3.1 and appendix): a si
 a linear map, scaled to the range that its `GateSpec` gives.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.memory.inputs import GateSpec
@@ -75,13 +75,12 @@ class Gates(eqx.Module):
 def _build_linear(
     d_model: int, n_heads: int, spec: GateSpec, is_shared: bool, *, key: PRNGKeyArray
 ) -> eqx.nn.Linear:
-    """Small weights, and the bias at the logit of the gate's start."""
-    linear = eqx.nn.Linear(d_model, n_heads * (1 if is_shared else spec.size), key=key)
-    share = spec.start / spec.high
-    logit = math.log(share) - math.log1p(-share)
-    # With its dtype given: a weakly typed start would turn strong in the first training
-    # step, and the second step would be compiled anew.
-    bias = jnp.full(linear.out_features, logit, linear.weight.dtype)
+    """Small weights, and the bias at the logit of each head's start."""
+    size = 1 if is_shared else spec.size
+    linear = eqx.nn.Linear(d_model, n_heads * size, key=key)
+    shares = spec.starts(n_heads) / spec.high
+    logits = np.repeat(np.log(shares) - np.log1p(-shares), size)
+    bias = jnp.asarray(logits, linear.weight.dtype)
     return eqx.tree_at(
         lambda g: (g.weight, g.bias), linear, (linear.weight * WEIGHT_SCALE, bias)
     )

@@ -23,7 +23,7 @@ from titans_eqx.memory.projections import (
     MemoryProjections,
     ProjectionState,
 )
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
 from titans_eqx.memory.scan import scan_aligned, scan_tokens
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
@@ -57,6 +57,7 @@ class MemoryHeads(eqx.Module):
         kernel_size: int = 4,
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
+        initial_output: Literal["random", "zero"] = "random",
         block_len: int | None = None,
         key: PRNGKeyArray,
     ) -> None:
@@ -71,6 +72,8 @@ class MemoryHeads(eqx.Module):
             share_gates: Whether the memory layers of a head share their gates.
             target: Whose value a key is stored with: that of its own token, or of the
                 next one.
+            initial_output: The last map of M_0: as the network draws it, or zero, so
+                that a fresh memory adds nothing to what its network adds by itself.
             block_len: Tokens taken in at once where a part of a stream may start or end
                 anywhere, a divisor of the rule's chunk length; default that.
             key: Random key.
@@ -84,6 +87,7 @@ class MemoryHeads(eqx.Module):
                 f"memory.n_heads must divide d_model, got n_heads={n_heads} and "
                 f"d_model={d_model}. Use a divisor of {d_model}."
             )
+        check_option("initial_output", initial_output, "random", "zero")
         _check_width(net, d_model // n_heads)
         projection_key, weight_key = jr.split(key)
         self.projections = MemoryProjections(
@@ -95,7 +99,9 @@ class MemoryHeads(eqx.Module):
             target=target,
             key=projection_key,
         )
-        self.initial_weights = jax.vmap(net.init)(jr.split(weight_key, n_heads))
+        *first, last = jax.vmap(net.init)(jr.split(weight_key, n_heads))
+        last = jnp.zeros_like(last) if initial_output == "zero" else last
+        self.initial_weights = (*first, last)
         self.net = net
         self.rule = rule
         self.block_len = rule.chunk_len if block_len is None else block_len
@@ -120,6 +126,7 @@ class MemoryHeads(eqx.Module):
             kernel_size=config.kernel_size,
             share_gates=config.gates == "per_head",
             target=config.target,
+            initial_output=config.initial_output,
             block_len=block_len,
             key=key,
         )

@@ -7,10 +7,16 @@ rate.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
+
+Start: TypeAlias = float | tuple[float, float]
+"""A gate's value before training: of all heads, or of the first and of the last head,
+with those between them evenly spaced in the logarithm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +24,7 @@ class GateSpec:
     """A gate that a rule or a loss wants at each token: `high * sigmoid(linear(x))`."""
 
     size: int  # values for each head
-    start: float  # value before training, in (0, high)
+    start: Start  # in (0, high)
     high: float = 1.0  # upper end of the range; the lower one is 0
     neutral: float = 0.0  # value at padding, which must change nothing
 
@@ -28,11 +34,17 @@ class GateSpec:
         Raises:
             ValueError: If it is outside the range.
         """
-        if not 0 < self.start < self.high:
-            raise ValueError(
-                f"a gate must start inside its range (0, {self.high:g}), got "
-                f"{self.start:g}."
-            )
+        for start in np.atleast_1d(self.start):
+            if not 0 < start < self.high:
+                raise ValueError(
+                    f"a gate must start inside its range (0, {self.high:g}), got "
+                    f"{start:g}."
+                )
+
+    def starts(self, n_heads: int) -> Float[np.ndarray, " heads"]:
+        """The value of each head before training."""
+        first, last = np.broadcast_to(self.start, 2)
+        return np.geomspace(first, last, n_heads)
 
 
 class MemoryInputs(eqx.Module):

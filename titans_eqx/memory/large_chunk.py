@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.decay import SMALLEST_FACTOR
-from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
     SquaredError,
@@ -131,7 +131,7 @@ class LargeChunkRule(AbstractRule[LargeChunkState]):
     clip: float = eqx.field(static=True)
     outer_gradient: OuterGradient = eqx.field(static=True)
     use_decay: bool = eqx.field(static=True)
-    decay_start: float = eqx.field(static=True)
+    decay_start: Start = eqx.field(static=True)
     max_learning_rate: float = eqx.field(static=True)
 
     def __init__(
@@ -143,7 +143,7 @@ class LargeChunkRule(AbstractRule[LargeChunkState]):
         clip: float = 1.0,
         outer_gradient: OuterGradient | None = None,
         use_decay: bool = True,
-        decay_start: float = 0.01,
+        decay_start: Start = 0.01,
         max_learning_rate: float = 0.1,
     ) -> None:
         """Choose the options of the rule.
@@ -155,7 +155,7 @@ class LargeChunkRule(AbstractRule[LargeChunkState]):
             clip: Norm of a surprise that is written in full; 0 = no clipping.
             outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
             use_decay: Whether there is a gate alpha; without it alpha is zero.
-            decay_start: alpha before training.
+            decay_start: alpha before training, see `Start`.
             max_learning_rate: Upper bound of theta, which starts at half of it.
         """
         self.update = GradientUpdate() if update is None else update

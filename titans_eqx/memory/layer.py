@@ -35,6 +35,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         kernel_size: int = 4,
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
+        initial_output: Literal["random", "zero"] = "random",
         block_len: int | None = None,
         key: PRNGKeyArray,
     ) -> None:
@@ -48,6 +49,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             kernel_size=kernel_size,
             share_gates=share_gates,
             target=target,
+            initial_output=initial_output,
             block_len=block_len,
             key=heads_key,
         )
@@ -76,6 +78,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             kernel_size=config.kernel_size,
             share_gates=config.gates == "per_head",
             target=config.target,
+            initial_output=config.initial_output,
             block_len=config.unit,
             key=key,
         )

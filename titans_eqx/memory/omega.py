@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.decay import chunk_decay
-from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
     SquaredError,
@@ -66,7 +66,7 @@ class OmegaRule(AbstractRule[OmegaState]):
     clip: float = eqx.field(static=True)
     read: Literal["after", "before"] = eqx.field(static=True)
     outer_gradient: OuterGradient = eqx.field(static=True)
-    decay_start: float = eqx.field(static=True)
+    decay_start: Start = eqx.field(static=True)
     max_learning_rate: float = eqx.field(static=True)
 
     def __init__(
@@ -79,7 +79,7 @@ class OmegaRule(AbstractRule[OmegaState]):
         clip: float = 1.0,
         read: Literal["after", "before"] = "after",
         outer_gradient: OuterGradient | None = None,
-        decay_start: float = 0.01,
+        decay_start: Start = 0.01,
         max_learning_rate: float = 0.1,
     ) -> None:
         """Choose the options of the rule.
@@ -92,7 +92,7 @@ class OmegaRule(AbstractRule[OmegaState]):
             clip: Norm of a pair's surprise that is written in full; 0 = no clipping.
             read: Whether a token reads after or before its own write.
             outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
-            decay_start: alpha before training.
+            decay_start: alpha before training, see `Start`.
             max_learning_rate: Upper bound of theta, which starts at half of it.
 
         Raises:

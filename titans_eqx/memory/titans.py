@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.decay import ChunkDecay, chunk_decay
-from titans_eqx.memory.inputs import GateSpec, MemoryInputs
+from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
     SquaredError,
@@ -75,7 +75,7 @@ class TitansRule(AbstractRule[TitansState]):
     read: Literal["after", "before"] = eqx.field(static=True)
     outer_gradient: OuterGradient = eqx.field(static=True)
     decay: Literal["scalar", "channel", "none"] = eqx.field(static=True)
-    decay_start: float = eqx.field(static=True)
+    decay_start: Start = eqx.field(static=True)
     use_momentum: bool = eqx.field(static=True)
     max_learning_rate: float = eqx.field(static=True)
 
@@ -89,7 +89,7 @@ class TitansRule(AbstractRule[TitansState]):
         read: Literal["after", "before"] = "after",
         outer_gradient: OuterGradient | None = None,
         decay: Literal["scalar", "channel", "none"] = "scalar",
-        decay_start: float = 0.01,
+        decay_start: Start = 0.01,
         use_momentum: bool = True,
         max_learning_rate: float = 0.1,
     ) -> None:
@@ -104,7 +104,7 @@ class TitansRule(AbstractRule[TitansState]):
             read: Whether a token reads after or before its own write.
             outer_gradient: Where the outer gradient stops; default `OuterGradient()`.
             decay: Whether alpha has a value for each memory layer or row, or is zero.
-            decay_start: alpha before training.
+            decay_start: alpha before training, see `Start`.
             use_momentum: Whether there is a gate eta; without it eta is zero.
             max_learning_rate: Upper bound of theta, which starts at half of it.
         """

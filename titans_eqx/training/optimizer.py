@@ -1,15 +1,24 @@
-"""AdamW with warm-up, cosine decay and clipping, and which parameters it touches."""
+"""AdamW or Muon with warm-up, cosine decay and clipping, and what each of them moves.
 
-from typing import Any
+Muon makes the momentum of a matrix orthogonal before it is added (Jordan 2024,
+https://kellerjordan.github.io/posts/muon). Its steps are scaled to the root mean square
+that those of AdamW have (arXiv 2502.16982).
+"""
+
+from typing import Any, Final
 
 import equinox as eqx
 import jax
 import optax
+import optax.contrib
 from jaxtyping import PyTree
 
 from titans_eqx.config import OptimizerConfig
 from titans_eqx.memory.gates import Gates
 from titans_eqx.memory.heads import MemoryHeads
+from titans_eqx.models import TitansLM
+
+ADAMW_RMS: Final = 0.2  # root mean square of a step of AdamW at learning rate 1
 
 
 def build_optimizer(
@@ -17,23 +26,51 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer of a run, for the trainable half of a model (see `trainable`)."""
     steps = max(total_steps, config.warmup_steps + 1)
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=steps,
-        end_value=config.learning_rate * config.final_fraction,
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule,
-            b1=config.beta1,
-            b2=config.beta2,
-            weight_decay=config.weight_decay,
-            mask=decayed,
-        ),
-    )
+
+    def schedule(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=peak,
+            warmup_steps=config.warmup_steps,
+            decay_steps=steps,
+            end_value=peak * config.final_fraction,
+        )
+
+    inner: optax.GradientTransformation
+    match config.name:
+        case "adamw":
+            inner = optax.adamw(
+                schedule(config.learning_rate),
+                b1=config.beta1,
+                b2=config.beta2,
+                weight_decay=config.weight_decay,
+                mask=decayed,
+            )
+        case "muon":
+            inner = optax.contrib.muon(
+                schedule(config.muon_learning_rate),
+                weight_decay=config.weight_decay,
+                adam_learning_rate=schedule(config.learning_rate),
+                adam_b1=config.beta1,
+                adam_b2=config.beta2,
+                adam_weight_decay=0.0,
+                muon_weight_dimension_numbers=_muon_axes,
+                consistent_rms=ADAMW_RMS,
+            )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+
+
+def _muon_axes(parameters: PyTree) -> PyTree:
+    """Input and output axis of the matrices that Muon moves; None for the rest.
+
+    These are the weights that `decayed` marks, of each layer for itself, but for the
+    head: like an embedding it is a table of tokens.
+    """
+    marks = decayed(parameters)
+    if isinstance(parameters, TitansLM) and parameters.head is not None:
+        marks = eqx.tree_at(lambda model: model.head.weight, marks, False)
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-1, output_axis=-2)
+    return jax.tree.map(lambda is_moved: axes if is_moved else None, marks)
 
 
 def trainable(model: PyTree) -> PyTree:
