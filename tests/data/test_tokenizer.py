@@ -13,7 +13,7 @@ from titans_eqx.data import (
     Tokenizer,
     load_tokenizer,
 )
-from titans_eqx.data.tokenizer import token_dtype
+from titans_eqx.data.tokenizer import token_dtype, token_lengths
 
 TEXT = "def read(path):\n    return 'naïve 統計'\n"
 
@@ -65,6 +65,15 @@ def test_file_tokenizer_round_trip(tokenizer_path: Path) -> None:
     assert ids.max() < tokenizer.vocab_size <= 300
     assert tokenizer.decode(ids) == TEXT
     assert tokenizer.separator == 1
+
+
+def test_lengths_of_tokens_are_the_bytes_of_the_text(tokenizer_path: Path) -> None:
+    for tokenizer in (ByteTokenizer(), FileTokenizer(tokenizer_path)):
+        lengths = token_lengths(tokenizer)
+        text = TEXT.encode()
+        assert lengths.shape == (tokenizer.vocab_size,)
+        assert lengths[tokenizer.encode(text)].sum() == len(text)
+        assert lengths[tokenizer.separator] == 0
 
 
 def test_file_tokenizer_reads_broken_utf8_with_replacement(

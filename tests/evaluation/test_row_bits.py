@@ -2,22 +2,24 @@ import numpy as np
 import pytest
 
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.repeats import repeat_distances
+from titans_eqx.evaluation.repeats import contexts_of_rows, repeat_distances
 from titans_eqx.evaluation.row_bits import RowPart, read_row_bits, split_rows
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Bits and inputs of rows, the last of which has nothing near."""
+    """Bits, bytes and inputs of rows, the last of which has nothing near."""
     rng = np.random.default_rng(0)
     inputs = rng.integers(0, 3, (5, 200))
     inputs[-1] = np.arange(200)
-    return rng.random((5, 200)), inputs
+    return rng.random((5, 200)), rng.integers(0, 4, (5, 200)), inputs
 
 
 @pytest.fixture(scope="module")
 def parts(rows):
-    return {part.place: part for part in split_rows(*rows)}
+    bits, n_bytes, inputs = rows
+    found = split_rows(bits, n_bytes, contexts_of_rows(inputs, 4, 64))
+    return {part.place: part for part in found}
 
 
 def test_parts_are_ranges_and_kinds(parts):
@@ -27,8 +29,8 @@ def test_parts_are_ranges_and_kinds(parts):
     assert list(parts) == [*ranges, *((200, kind, 0, 200) for kind in kinds)]
 
 
-def test_each_part_has_the_tokens_of_its_name(parts, rows):
-    bits, inputs = rows
+def test_each_part_has_the_text_of_its_name(parts, rows):
+    bits, n_bytes, inputs = rows
     for row in range(len(bits)):
         distances = repeat_distances(inputs[row], 4)
         expected = {
@@ -38,40 +40,43 @@ def test_each_part_has_the_tokens_of_its_name(parts, rows):
         }
         for kind, is_in in expected.items():
             part = parts[200, kind, 0, 200]
-            assert part.tokens[row] == is_in.sum()
+            assert part.bytes[row] == n_bytes[row][is_in].sum()
             assert part.bits[row] == pytest.approx(bits[row][is_in].sum())
     second = parts[200, "all", 32, 64]
     np.testing.assert_allclose(second.bits, bits[:, 32:64].sum(axis=1))
-    assert second.tokens == [32] * 5
+    assert second.bytes == n_bytes[:, 32:64].sum(axis=1).tolist()
 
 
 def test_what_no_row_has_is_left_out():
-    found = list(split_rows(np.ones((2, 20)), np.tile(np.arange(20), (2, 1))))
+    ones = np.ones((2, 20))
+    counted = contexts_of_rows(np.tile(np.arange(20), (2, 1)), 4, 64)
+    found = list(split_rows(ones, ones, counted))
     assert [part.context for part in found] == ["all", "new"]
+    assert list(split_rows(ones, 0 * ones, counted)) == []
 
 
-def part(bits, tokens):
-    return RowPart(length=9, context="x", start=0, stop=9, bits=bits, tokens=tokens)
+def part(bits, n_bytes):
+    return RowPart(length=9, context="x", start=0, stop=9, bits=bits, bytes=n_bytes)
 
 
 def test_rows_of_equal_lengths_are_their_own_means():
     np.testing.assert_allclose(part([2, 4], [4, 4]).per_row(), [0.5, 1])
 
 
-def test_the_mean_of_rows_is_that_of_all_tokens(parts):
+def test_the_mean_of_rows_is_that_of_all_bytes(parts):
     for one in parts.values():
-        assert one.per_row().mean() == pytest.approx(sum(one.bits) / sum(one.tokens))
+        assert one.per_row().mean() == pytest.approx(sum(one.bits) / sum(one.bytes))
 
 
 def test_the_spread_of_rows_is_that_of_drawing_them_again():
     rng = np.random.default_rng(1)
-    tokens = rng.integers(0, 60, 200)
-    bits = tokens * 0.7 + rng.normal(0, 1, 200)
+    n_bytes = rng.integers(0, 60, 200)
+    bits = n_bytes * 0.7 + rng.normal(0, 1, 200)
     again = []
     for _ in range(2000):
         drawn = rng.integers(0, 200, 200)
-        again.append(bits[drawn].sum() / tokens[drawn].sum())
-    one = part(bits.tolist(), tokens.tolist()).per_row()
+        again.append(bits[drawn].sum() / n_bytes[drawn].sum())
+    one = part(bits.tolist(), n_bytes.tolist()).per_row()
     # 2,000 draws know a standard deviation to 1 / sqrt(4,000).
     assert one.std(ddof=1) / 200**0.5 == pytest.approx(np.std(again), rel=0.06)
 

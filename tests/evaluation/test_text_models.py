@@ -23,7 +23,7 @@ from titans_eqx.nn.tree import n_elements
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = load_config(CONFIGS / "text" / "mag.toml")
-COMPARISON = PairedComparison(VARIANTS)
+COMPARISON = PairedComparison(VARIANTS, window=32)
 # Bits per byte on average; those of far repeats are the same.
 LEVELS = {
     "window": 2.0,
@@ -51,7 +51,7 @@ def measured(tmp_path):
                 start=start,
                 stop=stop,
                 bits=(mean + rng.normal(0, 0.1, N_ROWS)).tolist(),
-                tokens=[10] * N_ROWS,
+                bytes=[10] * N_ROWS,
             )
             for length, context, start, stop in places
         ]

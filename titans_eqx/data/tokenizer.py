@@ -188,6 +188,18 @@ def tokenizer_name(data: DataConfig, fingerprint: str | None) -> str:
     return str(Path(data.shard_folder) / TOKENIZER)
 
 
+def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of the text that each token stands for; a separator stands for none.
+
+    Returns:
+        (vocab_size,) int64.
+    """
+    ids = np.arange(tokenizer.vocab_size)
+    lengths = [len(tokenizer.decode_bytes(ids[i : i + 1])) for i in ids]
+    lengths[tokenizer.separator] = 0
+    return np.asarray(lengths, np.int64)
+
+
 def can_load_tokenizer(name: str) -> bool:
     """Whether the file and the package that a tokenizer needs are there."""
     is_file = os.path.exists(name) and importlib.util.find_spec("tokenizers")

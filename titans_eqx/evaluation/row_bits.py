@@ -4,6 +4,7 @@ Rows are those of the trained length, and longer ones. Their parts are ranges of
 positions and kinds of context (`repeats.py`), the same for every model.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -12,15 +13,15 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from titans_eqx.config import DataConfig
-from titans_eqx.data import TextWindows, open_texts, spread
+from titans_eqx.data import TextWindows, load_tokenizer, open_texts, spread
+from titans_eqx.data.tokenizer import token_lengths, tokenizer_name
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.repeats import ALL, contexts_of_rows
 from titans_eqx.evaluation.scorer import Scorer
 from titans_eqx.evaluation.table import doubling_ranges, ratio_per_row
 from titans_eqx.files import read_regular
 
-REPEAT_LEN: Final = 4  # tokens seen before that make a repeat
-WINDOW: Final = 64  # tokens to a near repeat, whatever a model attends to
+REPEAT_BYTES: Final = 4  # of text seen before that make a repeat, on average
 LONGER: Final = 4  # rows of so many times the trained length are read too
 N_ROWS: Final = 256  # of the trained length; of the longer ones as many tokens
 MAX_BYTES: Final = 2**26  # of a file that is read
@@ -37,7 +38,7 @@ class RowPart(BaseModel):
     start: int  # of the positions
     stop: int
     bits: list[float]  # of each row: sum over the tokens of the part
-    tokens: list[int]  # of each row: how many these are
+    bytes: list[int]  # of each row: what these tokens stand for
 
     @property
     def place(self) -> Place:
@@ -45,11 +46,11 @@ class RowPart(BaseModel):
         return self.length, self.context, self.start, self.stop
 
     def per_row(self) -> np.ndarray:
-        """Bits per token, (rows,), whose mean is that of all tokens together.
+        """Bits per byte, (rows,), whose mean is that of all bytes together.
 
-        See `ratio_per_row`: rows have unequal numbers of tokens.
+        See `ratio_per_row`: rows have unequal numbers of bytes.
         """
-        return ratio_per_row(np.asarray(self.bits), np.asarray(self.tokens))
+        return ratio_per_row(np.asarray(self.bits), np.asarray(self.bytes))
 
 
 class RowBits(BaseModel):
@@ -60,48 +61,63 @@ class RowBits(BaseModel):
     parts: list[RowPart]
 
 
-def measure_row_bits(scorer: Scorer, data: DataConfig, parameters: int) -> RowBits:
-    """Score the held-out text of a run; a part without tokens is left out.
+def measure_row_bits(
+    scorer: Scorer, data: DataConfig, parameters: int, window: int
+) -> RowBits:
+    """Score the held-out text of a run; a part without text is left out.
 
-    Bits are those of a token over the bytes that a token has in this text: with the
-    tokenizer "bytes", bits per byte are exact in every part.
+    Args:
+        scorer: Of the model.
+        data: Of the run.
+        parameters: Of the model, to be kept with the rest.
+        window: A repeat is near if it is at most so many tokens back.
 
     Raises:
-        DataError: If the held-out text is too short for one of the longer rows.
+        DataError: If the held-out text is too short for one of the longer rows, or its
+            tokenizer cannot be loaded.
     """
     _, text = open_texts(data)
-    bits_per_nat = text.bits_per_byte(1.0)
+    name = tokenizer_name(data, text.tokenizer_fingerprint)
+    lengths = token_lengths(load_tokenizer(name, text.tokenizer_fingerprint))
+    repeat_len = math.ceil(REPEAT_BYTES * text.n_tokens / text.n_bytes)
     parts: list[RowPart] = []
     for factor in (1, LONGER):
         length = factor * data.seq_len
         rows = spread(TextWindows(text, length), N_ROWS // factor)
-        bits = bits_per_nat * np.stack([one.loss for one in scorer(rows)])
-        inputs = np.stack([row["inputs"] for row in rows])
-        parts.extend(split_rows(bits, inputs))
+        bits = np.stack([one.loss for one in scorer(rows)]) / math.log(2)
+        inputs, targets = (
+            np.stack([row[side] for row in rows]) for side in ("inputs", "targets")
+        )
+        counted = contexts_of_rows(inputs, repeat_len, window)
+        parts.extend(split_rows(bits, lengths[targets], counted))
     return RowBits(text=text.fingerprint, parameters=parameters, parts=parts)
 
 
-def split_rows(bits: np.ndarray, inputs: np.ndarray) -> Iterator[RowPart]:
-    """The parts of rows, those without tokens left out.
+def split_rows(
+    bits: np.ndarray, n_bytes: np.ndarray, counted: dict[str, np.ndarray]
+) -> Iterator[RowPart]:
+    """The parts of rows, those without text left out.
 
     Args:
         bits: (rows, seq), of each token to be predicted.
-        inputs: (rows, seq), the tokens before them.
+        n_bytes: (rows, seq), what that token stands for.
+        counted: (rows, seq), the tokens of each kind of context; see
+            `contexts_of_rows`.
     """
     length = bits.shape[1]
-    counted = contexts_of_rows(inputs, REPEAT_LEN, WINDOW)
     places = [(ALL, *positions) for positions in doubling_ranges(length)]
     places += [(name, 0, length) for name in counted]
     for context, start, stop in dict.fromkeys(places):
         is_in = counted[context][:, start:stop]
-        if is_in.any():
+        part_bytes = np.where(is_in, n_bytes[:, start:stop], 0).sum(axis=1)
+        if part_bytes.any():
             yield RowPart(
                 length=length,
                 context=context,
                 start=start,
                 stop=stop,
                 bits=np.where(is_in, bits[:, start:stop], 0).sum(axis=1).tolist(),
-                tokens=is_in.sum(axis=1).tolist(),
+                bytes=part_bytes.tolist(),
             )
 
 

@@ -20,7 +20,12 @@ from titans_eqx.evaluation.rules import (
     memory_overrides,
 )
 from titans_eqx.evaluation.states import states
-from titans_eqx.evaluation.text_models import CEILING, VARIANTS, PairedComparison
+from titans_eqx.evaluation.text_models import (
+    CEILING,
+    FLOOR,
+    VARIANTS,
+    PairedComparison,
+)
 from titans_eqx.evaluation.zoology import zoology
 
 SUITES: Final = (
@@ -132,12 +137,12 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
 def _text(configs: Path, overrides: Sequence[str]) -> Suite:
     """Models with and without memory, and what there is to gain."""
     cases: list[Case] = []
+    floor = load_config(configs / "text" / VARIANTS[FLOOR].config, overrides)
     for name, variant in VARIANTS.items():
         config = configs / "text" / variant.config
         changes = variant.overrides
         if name == CEILING:
-            length = load_config(config, overrides).data.seq_len
-            changes = (f"model.attention.window={length}",)
+            changes = (f"model.attention.window={floor.data.seq_len}",)
         case = Case(
             name=name,
             config=config,
@@ -146,7 +151,8 @@ def _text(configs: Path, overrides: Sequence[str]) -> Suite:
             groups=(variant.family,),
         )
         cases.append(case)
-    return Suite(cases=tuple(cases), comparison=PairedComparison(VARIANTS))
+    comparison = PairedComparison(VARIANTS, floor.model.attention.window)
+    return Suite(cases=tuple(cases), comparison=comparison)
 
 
 def _rules(configs: Path, overrides: Sequence[str]) -> Suite:

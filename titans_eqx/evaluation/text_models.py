@@ -76,6 +76,7 @@ class PairedComparison(AbstractComparison):
     """By bits per byte on the same rows."""
 
     variants: Mapping[str, Variant]
+    window: int  # tokens to a near repeat, whatever a model attends to
 
     def is_measured(self, run: Run) -> bool:
         """See `AbstractComparison.is_measured`."""
@@ -87,7 +88,7 @@ class PairedComparison(AbstractComparison):
         parameters = n_elements(eqx.filter(model, eqx.is_array))
         click.echo(f"measuring {run.label}, {parameters:,} parameters")
         scorer = show_progress(StreamScorer(model, BATCH_SIZE))
-        row_bits = measure_row_bits(scorer, run.config.data, parameters)
+        row_bits = measure_row_bits(scorer, run.config.data, parameters, self.window)
         write_json(row_bits.model_dump(), _report(run))
 
     def table(self, runs: Sequence[Run]) -> Table:
