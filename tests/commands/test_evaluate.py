@@ -103,6 +103,20 @@ def test_what_it_costs_to_take_the_memory_away_is_written(run_folder, tmp_path):
     assert_refused(evaluate.main, *arguments, "--reset-every", 33, message=message)
 
 
+def test_layers_are_measured_by_what_their_memories_add(run_folder, tmp_path):
+    arguments = ["--run", run_folder, "--no-picture", "--length", 80, "--examples", 2]
+    arguments += ["--task", "memory-layers", "--out", tmp_path / "layers"]
+    result = run(evaluate.main, *arguments)
+    assert result.exit_code == 0, result.output
+    table = json.loads((tmp_path / "layers" / "results.json").read_text())["table"]
+    for line in table:
+        assert line.keys() == {"layer", "read over stream", "alpha", "eta", "theta"}
+        assert 0 < line["read over stream"] < 10
+        assert 0 < line["alpha"] < 1
+    message = "--batch-size has no effect with --task memory-layers"
+    assert_refused(evaluate.main, *arguments, "--batch-size", 2, message=message)
+
+
 def test_a_text_model_is_asked_for_needles_but_not_for_pairs(run_folder, tmp_path):
     arguments = ["--run", run_folder, "--out", tmp_path / "out", "--examples", 2]
     arguments += ["--no-picture", "--length", 200]

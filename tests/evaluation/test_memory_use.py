@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.models.small import small_config, small_model, tokens
+from titans_eqx.evaluation.memory_layers import read_shares
 from titans_eqx.evaluation.memory_use import without_reads, without_writes
 
 
@@ -52,3 +53,28 @@ def test_without_reads_nothing_comes_from_other_tokens():
     one, other = read(model, ids)[0], read(model, changed)[0]
     np.testing.assert_array_equal(one[1:], other[1:])
     assert not np.array_equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("pattern", ["mag", ("transformer", "lmm")])
+def test_shares_of_reads_are_those_of_the_layers_that_have_a_memory(pattern):
+    model = small_model(small_config(pattern=pattern, n_layers=2))
+    shares = eqx.filter_jit(read_shares)(model, tokens(8))
+    assert list(shares) == ([0, 1] if pattern == "mag" else [1])
+    for share in shares.values():
+        assert share.shape == (8,)
+        assert np.all(share > 0)
+    silent = eqx.filter_jit(read_shares)(without_reads(model), tokens(8))
+    assert not np.any(np.stack(list(silent.values())))
+
+
+def test_a_read_is_measured_by_the_stream_before_it():
+    model = small_model(small_config(pattern="lmm", n_layers=1))
+    ids = tokens(8)
+    x = model.embed(ids)
+    # All that this mixer adds is its read.
+    (block,) = model.backbone.unstack().stacks[0].pattern
+    block = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, block)
+    added, _ = block.mixer(jax.vmap(block.mixer_norm)(x), None)
+    expected = np.linalg.norm(added, axis=1) / np.linalg.norm(x, axis=1)
+    (share,) = eqx.filter_jit(read_shares)(model, ids).values()
+    np.testing.assert_allclose(share, expected, rtol=1e-5)

@@ -17,11 +17,15 @@ EFFECTS: Final = {
     "perplexity": {*SIZES, "--repeat-len", "--window"},
     "prequential": {"--text"},
     "memory-use": {*SIZES, "--reset-every"},
+<<<<<<< HEAD
     "accuracy": {*SIZES, "--seed"},
+=======
+    "memory-layers": {"--length", "--examples"},
+>>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
     "recall": {*SIZES, "--pairs", "--seed"},
     "needle": {*SIZES, "--depth", "--seed"},
 }
-ONE_LENGTH: Final = {"perplexity", "memory-use"}
+ONE_LENGTH: Final = {"perplexity", "memory-use", "memory-layers"}
 DEFAULT_EXAMPLES: Final = 64
 DEFAULT_BATCH: Final = 8
 
@@ -75,7 +79,8 @@ DEFAULT_BATCH: Final = 8
 @click.option(
     "--examples",
     type=click.IntRange(min=1),
-    help="How many for each length and number of pairs, or depth. [default: 64]",
+    help="How many for each length and number of pairs, or depth. "
+    "[default: 64; memory-layers 4]",
 )
 @click.option(
     "--batch-size",
@@ -127,7 +132,7 @@ def main(
             raise UserError(f"{name} has no effect with --task {task}; leave it out.")
     if task in ONE_LENGTH and len(lengths) > 1:
         raise UserError(
-            f"{task} is measured by position up to one length, got "
+            f"{task} is measured on examples of one length, got "
             f"{len(lengths)} of them; give --length once."
         )
     if task == "prequential" and text is None:
@@ -135,7 +140,11 @@ def main(
     require_model(run_dir)
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation import (
+<<<<<<< HEAD
             AccuracySettings,
+=======
+            MemoryLayersSettings,
+>>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
             MemoryUseSettings,
             NeedleSettings,
             PerplexitySettings,
@@ -160,6 +169,11 @@ def main(
                 length=max(lengths, default=None),
                 reset_every=reset_every or MemoryUseSettings.reset_every,
                 **common,
+            )
+        case "memory-layers":
+            settings = MemoryLayersSettings(
+                length=max(lengths, default=None),
+                n_examples=examples or MemoryLayersSettings.n_examples,
             )
         case "prequential":
             assert text is not None

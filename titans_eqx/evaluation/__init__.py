@@ -5,6 +5,9 @@ from titans_eqx.evaluation.evaluate import evaluate as evaluate
 from titans_eqx.evaluation.inspection import Inspection as Inspection
 from titans_eqx.evaluation.inspection import inspect_text as inspect_text
 from titans_eqx.evaluation.inspection import inspect_tokens as inspect_tokens
+from titans_eqx.evaluation.memory_layers import (
+    MemoryLayersSettings as MemoryLayersSettings,
+)
 from titans_eqx.evaluation.memory_use import MemoryUseSettings as MemoryUseSettings
 from titans_eqx.evaluation.needle import NeedleSettings as NeedleSettings
 from titans_eqx.evaluation.perplexity import PerplexitySettings as PerplexitySettings

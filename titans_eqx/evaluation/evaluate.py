@@ -10,10 +10,17 @@ import click
 
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
+<<<<<<< HEAD
 from titans_eqx.evaluation.accuracy import (
     AccuracySettings,
     accuracy,
     plot_accuracy,
+=======
+from titans_eqx.evaluation.memory_layers import (
+    MemoryLayersSettings,
+    memory_layers,
+    plot_memory_layers,
+>>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
 )
 from titans_eqx.evaluation.memory_use import (
     MemoryUseSettings,
@@ -45,7 +52,11 @@ Settings: TypeAlias = (
     PerplexitySettings
     | PrequentialSettings
     | MemoryUseSettings
+<<<<<<< HEAD
     | AccuracySettings
+=======
+    | MemoryLayersSettings
+>>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
     | RecallSettings
     | NeedleSettings
 )
@@ -118,6 +129,9 @@ def _measure(
     loaded: LoadedModel, settings: Settings
 ) -> tuple[Table, Callable[[Table, str, Path], None]]:
     """The table, and the function that draws it."""
+    if isinstance(settings, MemoryLayersSettings):
+        table = memory_layers(loaded.model, loaded.config, settings)
+        return table, plot_memory_layers
 
     def scorer_of(model: TitansLM, forget_every: int) -> Scorer:
         batch_size = settings.batch_size

@@ -46,28 +46,35 @@ class Variant:
     reference: str | None = None  # the variant that it should be better than
 
 
-_OFF: Final = ("model.memory.off=true",)
-_DELTA: Final = (
-    "model.memory.rule=delta",
-    "model.memory.depth=1",
-    "model.memory.norm=false",
-    "model.memory.use_momentum=false",
-    "model.memory.decay_start=1e-3",
-    "model.memory.max_learning_rate=1.0",
-)
+FAMILIES: Final = ("mag", "lmm", "mac", "mal")
+# What each of a family's models changes in the family's config, whose rule is delta.
+_MODELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "off": ("model.memory.off=true",),
+    "delta": (),
+    "titans": (
+        "model.memory.rule=titans",
+        "model.memory.depth=2",
+        "model.memory.expansion=2",
+        "model.memory.norm=true",
+        "model.memory.residual=true",
+        "model.memory.use_momentum=true",
+        "model.memory.initial_output=random",
+        "model.memory.chunk_len=16",
+    ),
+}
 VARIANTS: Final[Mapping[str, Variant]] = {
     FLOOR: Variant(family=CONTROLS, config="transformer.toml"),
     # As long as the trained rows; the suite knows how long these are.
     CEILING: Variant(family=CONTROLS, config="transformer.toml", reference=FLOOR),
-    "mag off": Variant(family="mag", config="mag.toml", overrides=_OFF),
-    "mag titans": Variant(family="mag", config="mag.toml", reference="mag off"),
-    "mag delta": Variant(
-        family="mag", config="mag.toml", overrides=_DELTA, reference="mag off"
-    ),
-    "lmm off": Variant(family="lmm", config="lmm.toml", overrides=_OFF),
-    "lmm titans": Variant(family="lmm", config="lmm.toml", reference="lmm off"),
-    "mac off": Variant(family="mac", config="mac.toml", overrides=_OFF),
-    "mac titans": Variant(family="mac", config="mac.toml", reference="mac off"),
+} | {
+    f"{family} {name}": Variant(
+        family=family,
+        config=f"{family}.toml",
+        overrides=overrides,
+        reference=None if name == "off" else f"{family} off",
+    )
+    for family in FAMILIES
+    for name, overrides in _MODELS.items()
 }
 
 

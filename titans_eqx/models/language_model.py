@@ -86,9 +86,7 @@ class TitansLM(eqx.Module):
         document_starts: Int[Array, " n_starts"] | None = None,
     ) -> tuple[Float[Array, "seq d_model"], ModelState]:
         """`__call__` without the head: what `logits` makes predictions of."""
-        return self.backbone(
-            self._embed(tokens), state, document_starts=document_starts
-        )
+        return self.backbone(self.embed(tokens), state, document_starts=document_starts)
 
     def logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
         """The head: the features of a token as scores of the token after it."""
@@ -111,14 +109,14 @@ class TitansLM(eqx.Module):
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState]:
         """Read one token, in time and memory that do not depend on its position."""
-        x, state = self.backbone.step(self._embed(token), state)
+        x, state = self.backbone.step(self.embed(token), state)
         return self.logits(x), state
 
     def probe(
         self, token: Int[Array, ""], state: ModelState
     ) -> tuple[Float[Array, " vocab"], ModelState, dict[int, MemoryStats]]:
         """`step`, with what the memories do; by layer, those that have one."""
-        x, state, stats = self.backbone.probe(self._embed(token), state)
+        x, state, stats = self.backbone.probe(self.embed(token), state)
         return self.logits(x), state, stats
 
     def unstack(self) -> "TitansLM":
@@ -133,7 +131,8 @@ class TitansLM(eqx.Module):
         """The inverse of `unstack_state`."""
         return self.backbone.stack_state(state)
 
-    def _embed(self, tokens: Int[Array, "*seq"]) -> Float[Array, "*seq d_model"]:
+    def embed(self, tokens: Int[Array, "*seq"]) -> Float[Array, "*seq d_model"]:
+        """What the first block is given."""
         # The blocks may have narrower numbers than the embedding, whose gradient is a
         # sum over all places of a token and would not be exact in them.
         return self.embedding[tokens].astype(self.backbone.dtype)
