@@ -67,7 +67,8 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_models_on_text_are_measured_on_the_same_rows(run_folder, tmp_path):
-    comparison, config = PairedComparison(VARIANTS), load_model(run_folder).config
+    comparison = PairedComparison(VARIANTS, window=4)
+    config = load_model(run_folder).config
     off = Run(name="mac off", config=config, folder=tmp_path / "off")
     shutil.copytree(run_folder, off.folder)
     comparison.measure(off, with_picture=False)

@@ -199,8 +199,20 @@ def test_models_differ_in_what_they_are_named_for():
         titans = configs[f"{family} titans"].model
         assert (on.memory.rule, titans.memory.rule) == ("delta", "titans")
         assert titans == on.model_copy(update={"memory": titans.memory})
-    rest = [config.model_copy(update={"model": None}) for config in configs.values()]
-    assert all(one == rest[0] for one in rest)
+    rest = {
+        name: config.model_copy(update={"model": None})
+        for name, config in configs.items()
+    }
+    assert rest.pop("adamw").optimizer.name == "adamw"
+    assert len(set(rest.values())) == 1
+    base = configs["mag delta"].model_dump()
+    for name, variant in VARIANTS.items():
+        if variant.family == "recipe":
+            own = configs[name].model_dump()
+            pairs = [(own["optimizer"], base["optimizer"])]
+            pairs += [(own["model"]["memory"], base["model"]["memory"])]
+            changed = [k for a, b in pairs for k in a if a[k] != b[k]]
+            assert len(changed) == 1, (name, changed)
 
 
 def test_models_train_about_as_many_parameters():

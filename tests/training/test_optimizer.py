@@ -234,7 +234,7 @@ def test_muon_moves_the_weights_of_linear_maps_and_adamw_the_rest(leaves_by_path
 def test_steps_of_muon_are_orthogonal_layer_by_layer():
     linear = jax.vmap(lambda key: eqx.nn.Linear(6, 4, key=key))(jr.split(jr.key(0), 3))
     gradient = jax.tree.map(lambda leaf: jr.normal(jr.key(1), leaf.shape), linear)
-    (update,) = muon_update((gradient,), (linear,))
+    update = muon_update(gradient, linear)
     for step in np.asarray(update.weight) / (0.2 * 0.5 * math.sqrt(6)):
         # Newton-Schulz as Muon has it only brings singular values near one.
         values = np.linalg.svd(step, compute_uv=False)

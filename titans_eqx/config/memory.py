@@ -16,7 +16,7 @@ LARGEST_BLOCK: Final = 64
 
 def _as_start(value: object) -> object:
     pair = value if isinstance(value, list | tuple) else [value, value]
-    is_share = all(type(n) in (int, float) and 0 < n < 1 for n in pair)
+    is_share = all(isinstance(n, float) and 0 < n < 1 for n in pair)
     if not is_share or len(pair) != 2:
         raise PydanticCustomError(
             "start", "must be a number between 0 and 1, or a list of two"

@@ -62,20 +62,44 @@ _MODELS: Final[Mapping[str, tuple[str, ...]]] = {
         "model.memory.chunk_len=16",
     ),
 }
-VARIANTS: Final[Mapping[str, Variant]] = {
-    FLOOR: Variant(family=CONTROLS, config="transformer.toml"),
-    # As long as the trained rows; the suite knows how long these are.
-    CEILING: Variant(family=CONTROLS, config="transformer.toml", reference=FLOOR),
-} | {
-    f"{family} {name}": Variant(
-        family=family,
-        config=f"{family}.toml",
-        overrides=overrides,
-        reference=None if name == "off" else f"{family} off",
-    )
-    for family in FAMILIES
-    for name, overrides in _MODELS.items()
+# What each key of the recipe brings: mag.toml with one of them as it was before.
+_RECIPE: Final[Mapping[str, tuple[str, ...]]] = {
+    "own target": ("model.memory.target=same",),
+    "random start": ("model.memory.initial_output=random",),
+    "residual": ("model.memory.residual=true",),
+    "four heads": ("model.memory.n_heads=4",),
+    "momentum": ("model.memory.use_momentum=true",),
+    "decay spread": ("model.memory.decay_start=[1e-4, 1e-2]",),
+    "error after decay": ("model.memory.error_after_decay=true",),
+    "read before": ("model.memory.read=before",),
+    "adamw": ("optimizer.name=adamw",),
 }
+VARIANTS: Final[Mapping[str, Variant]] = (
+    {
+        FLOOR: Variant(family=CONTROLS, config="transformer.toml"),
+        # As long as the trained rows; the suite knows how long these are.
+        CEILING: Variant(family=CONTROLS, config="transformer.toml", reference=FLOOR),
+    }
+    | {
+        f"{family} {name}": Variant(
+            family=family,
+            config=f"{family}.toml",
+            overrides=overrides,
+            reference=None if name == "off" else f"{family} off",
+        )
+        for family in FAMILIES
+        for name, overrides in _MODELS.items()
+    }
+    | {
+        name: Variant(
+            family="recipe",
+            config="mag.toml",
+            overrides=overrides,
+            reference="mag delta",
+        )
+        for name, overrides in _RECIPE.items()
+    }
+)
 
 
 @dataclass(frozen=True)
