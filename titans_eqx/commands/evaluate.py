@@ -17,11 +17,8 @@ EFFECTS: Final = {
     "perplexity": {*SIZES, "--repeat-len", "--window"},
     "prequential": {"--text"},
     "memory-use": {*SIZES, "--reset-every"},
-<<<<<<< HEAD
     "accuracy": {*SIZES, "--seed"},
-=======
     "memory-layers": {"--length", "--examples"},
->>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
     "recall": {*SIZES, "--pairs", "--seed"},
     "needle": {*SIZES, "--depth", "--seed"},
 }
@@ -140,11 +137,8 @@ def main(
     require_model(run_dir)
     with loading(all_cpu_cores=True):
         from titans_eqx.evaluation import (
-<<<<<<< HEAD
             AccuracySettings,
-=======
             MemoryLayersSettings,
->>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
             MemoryUseSettings,
             NeedleSettings,
             PerplexitySettings,

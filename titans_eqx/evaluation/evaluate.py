@@ -10,17 +10,15 @@ import click
 
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model, warn_of_damage
 from titans_eqx.errors import UserError
-<<<<<<< HEAD
 from titans_eqx.evaluation.accuracy import (
     AccuracySettings,
     accuracy,
     plot_accuracy,
-=======
+)
 from titans_eqx.evaluation.memory_layers import (
     MemoryLayersSettings,
     memory_layers,
     plot_memory_layers,
->>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
 )
 from titans_eqx.evaluation.memory_use import (
     MemoryUseSettings,
@@ -52,11 +50,8 @@ Settings: TypeAlias = (
     PerplexitySettings
     | PrequentialSettings
     | MemoryUseSettings
-<<<<<<< HEAD
     | AccuracySettings
-=======
     | MemoryLayersSettings
->>>>>>> bb6a961 (configs/text: a recipe whose memory pays, and how much each layer's reads add)
     | RecallSettings
     | NeedleSettings
 )
