@@ -87,7 +87,7 @@ def test_models_on_text_are_measured_on_the_same_rows(run_folder, tmp_path):
         for part in read_row_bits(path).parts
         if part.length == 64 and (part.start, part.stop) == (0, 64)
     )
-    for name in ("bits", "tokens"):
+    for name in ("bits", "bytes"):
         sums = np.sum([getattr(kind, name) for kind in kinds], axis=0)
         np.testing.assert_allclose(sums, getattr(all_, name))
 
