@@ -7,8 +7,8 @@ from titans_eqx.config.memory import MemoryConfig as MemoryConfig
 from titans_eqx.config.mesh import MeshConfig as MeshConfig
 from titans_eqx.config.model import AttentionConfig as AttentionConfig
 from titans_eqx.config.model import ModelConfig as ModelConfig
+from titans_eqx.config.optimizer import OptimizerConfig as OptimizerConfig
 from titans_eqx.config.run import DataConfig as DataConfig
-from titans_eqx.config.run import OptimizerConfig as OptimizerConfig
 from titans_eqx.config.run import RunConfig as RunConfig
 from titans_eqx.config.run import TrainConfig as TrainConfig
 from titans_eqx.config.task import AnyTask as AnyTask
