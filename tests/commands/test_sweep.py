@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from tests.refusal import assert_refused
 from titans_eqx.checkpoint.load_model import load_model
-from titans_eqx.commands.sweep import main
+from titans_eqx.commands.sweep import SUITES, main
 from titans_eqx.evaluation import suites as library
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.row_bits import read_row_bits
@@ -98,6 +98,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
     (tmp_path / "file").touch()
     arguments = ["--suite", "recall", "--no-picture", "--out", tmp_path / "file"]
     assert_refused(main, *arguments, message="table.json: Not a directory")
+
+
+def test_the_command_offers_every_suite():
+    # It has names of its own, because it does not wait for the library.
+    assert SUITES == library.SUITES
 
 
 def test_without_a_checkout_the_option_is_named(tmp_path):
