@@ -1,15 +1,18 @@
 """Accuracies over seeds, the best of a grid, and pictures, from reports by hand."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import scipy.stats
+from rich.console import Console
 
 from titans_eqx.config import load_config
 from titans_eqx.evaluation.accuracy import AccuracySettings
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
+from titans_eqx.evaluation.report import show
 from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.suites import suite
 from titans_eqx.evaluation.table import accuracy_interval
@@ -78,10 +81,22 @@ def test_the_best_with_the_first_seed_is_kept_and_its_mean_has_an_interval(runs)
     assert (alone["low"], alone["high"]) == accuracy_interval(30, 100)
     assert (alone["accuracy"], alone["over"], alone["cases"]) == (0.3, "cases", 100)
     summary = COMPARISON.summary(table)
-    assert [(line["model"], line["learning rate"]) for line in summary] == [
-        ("lmm", 0.01),
-        ("mac", 0.001),
-    ]
+    kept = [(line["model"], line["95 % low high"]) for line in summary]
+    assert kept == [("lmm 0.01", "0.352 0.848"), ("mac 0.001", "0.219 0.396")]
+
+
+def test_the_printed_table_of_a_grid_is_whole_on_80_columns():
+    chosen = suite("mad", CONFIGS, seeds=1)
+    assert isinstance(chosen.comparison, AccuracyComparison)
+    results = {"kept": True, "length": 128, "accuracy": 0.98765, "low": 0.9, "high": 1}
+    (*_, name) = (name for name in chosen.comparison.columns if "selective" in name)
+    published = {"paper LMM": 0.994, "paper attention": 0.959}
+    line = dict(chosen.comparison.columns[name]) | results | published
+    printed = io.StringIO()
+    summary = chosen.comparison.summary([line])
+    show(summary, "sweep", Console(file=printed, width=80))
+    assert "…" not in printed.getvalue()
+    assert "0.9877" in printed.getvalue()
 
 
 def test_further_seeds_are_for_the_best_of_the_grid_alone(runs):

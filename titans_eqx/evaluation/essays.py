@@ -41,7 +41,7 @@ def essays(configs: Path, overrides: Sequence[str]) -> Suite:
         for name, run in columns.items()
     )
     published = [
-        {"task": task, "length": length, "MAC, published": found}
+        {"task": task, "length": length, "paper MAC": found}
         for task, by_length in PUBLISHED.items()
         for length, found in by_length.items()
     ]

@@ -86,13 +86,24 @@ class AccuracyComparison(AbstractComparison):
 
     def summary(self, table: Table) -> Table:
         """See `AbstractComparison.summary`: what is kept, as wide as a terminal."""
-        hidden = {"kept", "low", "high", "over", "cases", "parameters"}
+        hidden = {"kept", "low", "high", "over", "cases", "parameters", *self.grid}
+        if self.grid:
+            hidden |= {"length", "seeds", "state bytes"}
         lines: Table = []
         for line in table:
             if line.get("kept", True):
                 shown = {key: line[key] for key in line if key not in hidden}
-                shown["95 % interval"] = f"{line['low']:.3f} {line['high']:.3f}"
-                lines.append(shown)
+                shown["95 % low high"] = f"{line['low']:.3f} {line['high']:.3f}"
+                if self.grid:
+                    kept = (f"{line[key]:g}" for key in self.grid)
+                    shown["model"] = " ".join([line["model"], *kept])
+                # So that rich may put the words of a long name below each other.
+                lines.append(
+                    {
+                        key: value.replace("_", " ") if key == "task" else value
+                        for key, value in shown.items()
+                    }
+                )
         return lines
 
     def plot(self, runs: Sequence[Run], title: str, path: Path) -> None:
