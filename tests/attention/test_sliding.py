@@ -119,3 +119,16 @@ def test_bad_sizes_are_refused(getkey):
     attention, x = draw(getkey, 3)
     with pytest.raises((TypeCheckError, TypeError)):
         attention(x[:, :6])
+
+
+def test_keys_start_at_the_token_before(getkey):
+    heads = AttentionHeads(
+        D_MODEL, n_heads=2, n_persistent=0, rope_base=BASE, key=getkey()
+    )
+    attention = SlidingAttention(
+        heads, window=WINDOW, kernel_size=3, key_delay=1, key=getkey()
+    )
+    starts = [np.argmax(np.mean(conv.kernel, axis=1)) for conv in attention.convs]
+    assert starts == [2, 1, 2]
+    with pytest.raises(ValueError, match="key_delay=1 with kernel_size=1"):
+        SlidingAttention(heads, window=WINDOW, key_delay=1, key=getkey())

@@ -125,7 +125,12 @@ WRONG_TEXTS = {
     ),
     "convolution in mac": (
         "[model.attention]\nkernel_size = 4",
-        'model.attention.kernel_size must be 1 with a "mac" block, got 4',
+        'model.attention.kernel_size has no effect without a "mag", "mal" or '
+        '"transformer" block, got 4; leave it out',
+    ),
+    "keys from before the convolution": (
+        "[model.attention]\nkey_delay = 1",
+        "model.attention.key_delay must be < model.attention.kernel_size, got 1 and 1",
     ),
     "memory heads": (
         "[model.memory]\nn_heads = 5",

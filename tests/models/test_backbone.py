@@ -73,8 +73,8 @@ REFUSED = {
     "an unknown block in a list": ({"pattern": ["mac", "mamba"]}, '"mac", "mag"'),
     "no block": ({"pattern": []}, '"mac", "mag"'),
     "convolutions in mac": (
-        {"pattern": ["transformer", "mac"], "attention": {"kernel_size": 2}},
-        r'kernel_size must be 1 with a "mac" block, got 2',
+        {"pattern": ["lmm", "mac"], "attention": {"kernel_size": 2}},
+        r"kernel_size has no effect without .* got 2; leave it out",
     ),
 }
 

@@ -48,6 +48,8 @@ def test_starts_near_the_identity(getkey):
     conv = CausalConv(1000, 4, key=getkey())
     np.testing.assert_allclose(jnp.mean(conv.kernel, axis=1), [0, 0, 0, 1], atol=0.03)
     assert np.all(jnp.std(conv.kernel, axis=1) < 0.2)
+    conv = CausalConv(1000, 4, delay=1, key=getkey())
+    np.testing.assert_allclose(jnp.mean(conv.kernel, axis=1), [0, 0, 1, 0], atol=0.03)
 
 
 def test_projection_is_linear_then_conv_then_silu(x64, getkey):
@@ -63,6 +65,8 @@ def test_projection_is_linear_then_conv_then_silu(x64, getkey):
 def test_bad_sizes_are_refused(getkey):
     with pytest.raises(ValueError, match="kernel_size=0"):
         CausalConv(CHANNELS, 0, key=getkey())
+    with pytest.raises(ValueError, match="delay=4 with kernel_size=4"):
+        CausalConv(CHANNELS, 4, delay=4, key=getkey())
     conv, x = draw(getkey, 4)
     with pytest.raises(TypeCheckError):
         conv(x[:, :2], conv.init_state(), Padding.none(N_TOKENS))

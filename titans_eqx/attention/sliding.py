@@ -54,6 +54,7 @@ class SlidingAttention(eqx.Module):
         *,
         window: int,
         kernel_size: int = 1,
+        key_delay: int = 0,
         key: PRNGKeyArray,
     ) -> None:
         """Add windows, and convolutions if wanted, to heads.
@@ -62,11 +63,25 @@ class SlidingAttention(eqx.Module):
             heads: Projections and persistent tokens.
             window: Tokens that a token sees, itself included.
             kernel_size: Tokens that the convolutions see; 1 = no convolutions.
+            key_delay: Tokens back at which the convolution of the keys starts. With 1
+                a value is found by the token before it, as induction wants it.
             key: Random key of the convolutions.
+
+        Raises:
+            ValueError: If the keys would start outside their convolution.
         """
+        if key_delay >= kernel_size:
+            raise ValueError(
+                f"key_delay must be less than kernel_size, got key_delay={key_delay} "
+                f"with kernel_size={kernel_size}."
+            )
         self.heads = heads
-        keys = jr.split(key, 3) if kernel_size > 1 else ()
-        self.convs = tuple(CausalConv(heads.d_model, kernel_size, key=k) for k in keys)
+        delays = zip((0, key_delay, 0), jr.split(key, 3), strict=True)
+        convs = (
+            CausalConv(heads.d_model, kernel_size, delay=delay, key=k)
+            for delay, k in delays
+        )
+        self.convs = tuple(convs) if kernel_size > 1 else ()
         self.window = window
 
     def init_state(self) -> WindowCache:

@@ -51,6 +51,13 @@ class AttentionConfig(Section):
         default=1,
         description="tokens seen by a convolution of q, k and v (not mac); 1 = none",
     )
+    key_delay: int = Field(
+        default=0,
+        ge=0,
+        lt=64,
+        description="tokens back at which the keys' convolution starts; 1: a value is "
+        "found by the token before it; less than kernel_size",
+    )
     n_persistent: int = Field(
         ge=0, le=MAX_LEN, default=4, description="learned tokens that every token sees"
     )
@@ -108,6 +115,7 @@ class ModelConfig(Section):
             self._check_memory()
         if any(block != "lmm" for block in self.blocks):
             self._check_attention()
+            self._check_convolution()
         if "mac" in self.blocks:
             self._check_segment()
         return self
@@ -148,6 +156,23 @@ class ModelConfig(Section):
                 "model.attention.n_heads",
             )
 
+    def _check_convolution(self) -> None:
+        size, delay = self.attention.kernel_size, self.attention.key_delay
+        if size != 1 and all(block in ("mac", "lmm") for block in self.blocks):
+            raise combination_error(
+                'model.attention.kernel_size has no effect without a "mag", "mal" or '
+                f'"transformer" block, got {size}; leave it out',
+                "model.attention.kernel_size",
+                "model.pattern",
+            )
+        if delay >= size:
+            raise combination_error(
+                "model.attention.key_delay must be < model.attention.kernel_size, got "
+                f"{delay} and {size}; kernel_size = 4 would do",
+                "model.attention.key_delay",
+                "model.attention.kernel_size",
+            )
+
     def _check_segment(self) -> None:
         segment, unit = self.attention.segment_len, self.memory.unit
         if segment % unit != 0:
@@ -160,13 +185,6 @@ class ModelConfig(Section):
                 "model.attention.segment_len",
                 "model.memory.chunk_len",
                 "model.memory.local.chunk_lens",
-            )
-        if self.attention.kernel_size != 1:
-            raise combination_error(
-                'model.attention.kernel_size must be 1 with a "mac" block, got '
-                f"{self.attention.kernel_size}",
-                "model.attention.kernel_size",
-                "model.pattern",
             )
 
 

@@ -157,6 +157,7 @@ def _sliding_attention(config: ModelConfig, *, key: PRNGKeyArray) -> SlidingAtte
         _heads(config, key=heads_key),
         window=config.attention.window,
         kernel_size=config.attention.kernel_size,
+        key_delay=config.attention.key_delay,
         key=conv_key,
     )
 

@@ -67,18 +67,31 @@ class CausalConv(eqx.Module):
     channels: int = eqx.field(static=True)
     kernel_size: int = eqx.field(static=True)
 
-    def __init__(self, channels: int, kernel_size: int, *, key: PRNGKeyArray) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, *, delay: int = 0, key: PRNGKeyArray
+    ) -> None:
         """Start near the identity, so that depth does not blur the stream.
 
+        Args:
+            channels: Width.
+            kernel_size: Tokens that are seen.
+            delay: Start near the token so many tokens back instead.
+            key: Random key.
+
         Raises:
-            ValueError: If `kernel_size` is less than 1.
+            ValueError: If `kernel_size` is less than 1, or `delay` is not inside it.
         """
         if kernel_size < 1:
             raise ValueError(
                 f"kernel_size must be at least 1, got kernel_size={kernel_size}."
             )
+        if not 0 <= delay < kernel_size:
+            raise ValueError(
+                f"delay must be from 0 to kernel_size - 1, got delay={delay} with "
+                f"kernel_size={kernel_size}."
+            )
         noise = jr.normal(key, (kernel_size, channels)) * (0.3 / kernel_size**0.5)
-        self.kernel = noise.at[-1].add(1.0)
+        self.kernel = noise.at[kernel_size - 1 - delay].add(1.0)
         self.channels = channels
         self.kernel_size = kernel_size
 
