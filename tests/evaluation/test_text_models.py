@@ -210,7 +210,10 @@ def test_models_differ_in_what_they_are_named_for():
         if variant.family == "recipe":
             own = configs[name].model_dump()
             pairs = [(own["optimizer"], base["optimizer"])]
-            pairs += [(own["model"]["memory"], base["model"]["memory"])]
+            pairs += [
+                (own["model"][part], base["model"][part])
+                for part in ("memory", "attention")
+            ]
             changed = [k for a, b in pairs for k in a if a[k] != b[k]]
             assert len(changed) == 1, (name, changed)
 

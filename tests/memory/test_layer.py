@@ -62,6 +62,15 @@ def test_a_memory_that_starts_at_zero_knows_nothing(depth, residual):
     np.testing.assert_array_equal(reads, queries if residual else 0 * queries)
 
 
+def test_queries_may_start_as_the_keys_and_are_trained_apart():
+    projections = build(MemoryConfig(**SMALL, query_start="keys")).heads.projections
+    assert_identical(projections.query, projections.key)
+    leaves = jax.tree.leaves(eqx.filter(projections, eqx.is_array))
+    assert len({id(leaf) for leaf in leaves}) == len(leaves)
+    projections = build(MemoryConfig(**SMALL)).heads.projections
+    assert largest_difference(projections.query, projections.key) > 0.1
+
+
 def tokens(n=N_TOKENS):
     return jr.normal(jr.key(1), (n, D_MODEL))
 

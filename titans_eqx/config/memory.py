@@ -1,15 +1,13 @@
 """The configuration of the neural memory."""
 
-import json
 import math
-from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from titans_eqx.config.bounds import KernelSize, Length, NonNegative, Steps, Width
-from titans_eqx.config.section import Lengths, Section, combination_error
+from titans_eqx.config.section import Lengths, Section
 
 LARGEST_BLOCK: Final = 64
 
@@ -141,6 +139,11 @@ class HeadsConfig(Section):
         default="same",
         description="whose value a key is stored with: its own token's, or the next's",
     )
+    query_start: Literal["random", "keys"] = Field(
+        default="random",
+        description="the queries' projection before training; keys: that of the keys, "
+        "so what is like a token is found from the first step on",
+    )
     read: Literal["after", "before"] = Field(
         default="after", description="whether a token reads after or before its write"
     )
@@ -197,101 +200,3 @@ class MemoryConfig(HeadsConfig):
 def block_len(chunk_len: int) -> int:
     """Tokens of a large chunk to be taken in at once where a stream has parts."""
     return math.gcd(chunk_len, LARGEST_BLOCK)
-
-
-def check_memory(memory: MemoryConfig) -> None:
-    """Refuse keys that do not go together.
-
-    Raises:
-        PydanticCustomError: The first wrong combination.
-    """
-    _check_heads(memory, "model.memory")
-    local, name = memory.local, "model.memory.local"
-    if not local.chunk_lens:
-        # Not which keys were set: a resolved configuration sets every key.
-        if local != LocalConfig():
-            raise combination_error(
-                f"{name} has no effect without {name}.chunk_lens; leave it out, or "
-                "give each local memory its chunk length",
-                *(f"{name}.{key}" for key in LocalConfig.model_fields),
-            )
-        return
-    _check_heads(local, name)
-    for chunk_len in local.chunk_lens:
-        if local.shard_len % chunk_len != 0:
-            raise combination_error(
-                f"{name}.shard_len must be a multiple of all {name}.chunk_lens, got "
-                f"{local.shard_len} and {chunk_len}",
-                f"{name}.shard_len",
-                f"{name}.chunk_lens",
-            )
-
-
-def _check_heads(heads: HeadsConfig, name: str) -> None:
-    """Refuse keys of a section that do not go together."""
-
-    def require(because: str, *requirements: tuple[str, bool, str]) -> None:
-        """Refuse the first key that is not what the value of `because` wants."""
-        value = json.dumps(getattr(heads, because))
-        for key, is_met, wanted in requirements:
-            if not is_met:
-                raise combination_error(
-                    f"{name}.{key} must be {wanted} with {name}.{because} = {value}, "
-                    f"got {json.dumps(getattr(heads, key))}",
-                    f"{name}.{key}",
-                    f"{name}.{because}",
-                )
-
-    def left_out(*keys: str) -> Iterator[tuple[str, bool, str]]:
-        fields = type(heads).model_fields
-        for key in keys:
-            yield key, getattr(heads, key) == fields[key].default, "left out"
-
-    if heads.decay == "channel":
-        require("decay", ("gates", heads.gates == "per_layer", '"per_layer"'))
-    if heads.loss != "power":
-        require("loss", *left_out("loss_power"))
-    scalar = ("decay", heads.decay == "scalar", '"scalar"')
-    if heads.error_after_decay:
-        require("error_after_decay", scalar)
-    # What only one of the rules looks at.
-    for rule, key in (
-        ("omega", "window"),
-        ("delta", "error_after_decay"),
-        ("large_chunk", "update"),
-    ):
-        if heads.rule != rule:
-            require("rule", *left_out(key))
-    for retention, key in (
-        ("elastic_net", "retention_threshold"),
-        ("norm", "retention_power"),
-    ):
-        if heads.retention != retention:
-            require("retention", *left_out(key))
-    if heads.retention != "decay":
-        has_velocity = heads.rule in ("titans", "omega")
-        require("retention", ("rule", has_velocity, '"titans" or "omega"'))
-    no_channels = ("decay", heads.decay != "channel", '"scalar" or "none"')
-    to_zero = ("decay_towards", heads.decay_towards == "zero", '"zero"')
-    match heads.rule:
-        case "delta":
-            require(
-                "rule",
-                ("depth", heads.depth == 1, "1"),
-                ("norm", not heads.norm, "false"),
-                ("loss", heads.loss == "squared", '"squared"'),
-                no_channels,
-                to_zero,
-                ("max_learning_rate", heads.max_learning_rate <= 1, "<= 1"),
-                # It has no clipping and no anchor.
-                *left_out("clip", "surprise"),
-            )
-        case "omega":
-            has_momentum = ("use_momentum", heads.use_momentum, "true")
-            require("rule", scalar, to_zero, has_momentum)
-        case "memora":
-            no_momentum = ("use_momentum", not heads.use_momentum, "false")
-            require("rule", scalar, to_zero, no_momentum)
-        case "large_chunk":
-            # Momentum belongs to the update.
-            require("rule", no_channels, to_zero, *left_out("read", "use_momentum"))

@@ -16,7 +16,8 @@ from titans_eqx.config.bounds import (
     VocabularySize,
     Width,
 )
-from titans_eqx.config.memory import MemoryConfig, check_memory
+from titans_eqx.config.memory import MemoryConfig
+from titans_eqx.config.memory_check import check_memory
 from titans_eqx.config.section import Section, combination_error
 
 Block = Literal["mac", "mag", "mal", "lmm", "transformer"]

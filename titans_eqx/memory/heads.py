@@ -58,6 +58,7 @@ class MemoryHeads(eqx.Module):
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
         initial_output: Literal["random", "zero"] = "random",
+        query_start: Literal["random", "keys"] = "random",
         block_len: int | None = None,
         key: PRNGKeyArray,
     ) -> None:
@@ -74,6 +75,7 @@ class MemoryHeads(eqx.Module):
                 next one.
             initial_output: The last map of M_0: as the network draws it, or zero, so
                 that a fresh memory adds nothing to what its network adds by itself.
+            query_start: The map of the queries: random, or a copy of that of the keys.
             block_len: Tokens taken in at once where a part of a stream may start or end
                 anywhere, a divisor of the rule's chunk length; default that.
             key: Random key.
@@ -97,6 +99,7 @@ class MemoryHeads(eqx.Module):
             kernel_size=kernel_size,
             share_gates=share_gates,
             target=target,
+            query_start=query_start,
             key=projection_key,
         )
         *first, last = jax.vmap(net.init)(jr.split(weight_key, n_heads))
@@ -127,6 +130,7 @@ class MemoryHeads(eqx.Module):
             share_gates=config.gates == "per_head",
             target=config.target,
             initial_output=config.initial_output,
+            query_start=config.query_start,
             block_len=block_len,
             key=key,
         )

@@ -36,6 +36,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
         initial_output: Literal["random", "zero"] = "random",
+        query_start: Literal["random", "keys"] = "random",
         block_len: int | None = None,
         key: PRNGKeyArray,
     ) -> None:
@@ -50,6 +51,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             share_gates=share_gates,
             target=target,
             initial_output=initial_output,
+            query_start=query_start,
             block_len=block_len,
             key=heads_key,
         )
@@ -79,6 +81,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             share_gates=config.gates == "per_head",
             target=config.target,
             initial_output=config.initial_output,
+            query_start=config.query_start,
             block_len=config.unit,
             key=key,
         )

@@ -62,6 +62,7 @@ class MemoryProjections(eqx.Module):
         kernel_size: int,
         share_gates: bool,
         target: Literal["same", "next"],
+        query_start: Literal["random", "keys"],
         key: PRNGKeyArray,
     ) -> None:
         """Build the maps.
@@ -74,13 +75,18 @@ class MemoryProjections(eqx.Module):
             share_gates: Whether the memory layers of a head share their gates.
             target: Whose value a key is stored with: that of its own token, or of the
                 next one.
+            query_start: Whether the map of the queries starts at random, or as a copy
+                of that of the keys.
             key: Random key.
         """
         check_option("target", target, "same", "next")
+        check_option("query_start", query_start, "random", "keys")
         gates_key, *keys = jr.split(key, 4)
         self.query, self.key, self.value = (
             ConvProjection(d_model, kernel_size, key=k) for k in keys
         )
+        if query_start == "keys":
+            self.query = jax.tree.map(jnp.copy, self.key)
         self.gates = Gates(
             d_model, n_heads, gate_specs, is_shared=share_gates, key=gates_key
         )
