@@ -214,7 +214,8 @@ def test_the_delta_rule_is_bounded_with_the_momentum_that_it_starts_with(values)
     rule = DeltaRule(chunk_len=CHUNK)
     values = jnp.asarray(values, jnp.float32)
     keys = unit_norm(values / jnp.max(jnp.abs(values)))
-    gates = {name: spec.start for name, spec in rule.gate_specs(LINEAR).items()}
+    specs = rule.gate_specs(LINEAR)
+    gates = {name: float(spec.starts(1)[0]) for name, spec in specs.items()}
     (reads, weights), start = run_delta(scan_chunks, rule, keys, values, gates)
     assert np.all(np.isfinite(reads))
     largest = np.max(error_bounds(keys, values))
