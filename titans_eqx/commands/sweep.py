@@ -10,9 +10,17 @@ from titans_eqx.commands.huge_pages import use_huge_pages
 from titans_eqx.commands.loading import loading
 from titans_eqx.errors import UserError
 
+# As in `evaluation.suites`, which would make `--help` wait for jax.
 SUITES: Final = (
-    *("recall", "needle", "ablation", "rules", "text"),
-    *("zoology", "mad", "states", "essays"),
+    "recall",
+    "needle",
+    "ablation",
+    "rules",
+    "text",
+    "zoology",
+    "mad",
+    "states",
+    "essays",
 )
 CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else not there
 

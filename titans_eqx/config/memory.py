@@ -19,7 +19,7 @@ def _as_start(value: object) -> object:
         raise PydanticCustomError(
             "start", "must be a number between 0 and 1, or a list of two"
         )
-    return value if pair is not value else tuple(pair)
+    return tuple(pair) if pair is value else value
 
 
 Start = Annotated[float | tuple[float, float], BeforeValidator(_as_start)]

@@ -6,11 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from titans_eqx.config.bounds import (
-    MAX_LEN,
-    Length,
-    Seed,
-)
+from titans_eqx.config.bounds import MAX_LEN, Length, Seed
 from titans_eqx.config.distributed import DistributedConfig
 from titans_eqx.config.mesh import MeshConfig
 from titans_eqx.config.model import ModelConfig

@@ -45,6 +45,28 @@ class Case:
         return not only or any(name in only for name in (self.name, *self.groups))
 
 
+def changed_case(
+    name: str,
+    config: Path,
+    overrides: Sequence[str],
+    changes: Sequence[str],
+    groups: tuple[str, ...] = (),
+) -> Case:
+    """A run that is about what it changes in a config.
+
+    Args:
+        name: Of the run.
+        config: The file.
+        overrides: Keys that are set in all runs. They come before the changes, or they
+            could undo what the run is about.
+        changes: Keys that are set in this one.
+        groups: Of runs that it is one of.
+    """
+    return Case(
+        name=name, config=config, overrides=(*overrides, *changes), groups=groups
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """Runs in order, and how they are compared."""

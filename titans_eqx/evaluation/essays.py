@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.case import Suite, changed_case
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 from titans_eqx.evaluation.needle import NeedleSettings
 
@@ -31,11 +31,11 @@ def essays(configs: Path, overrides: Sequence[str]) -> Suite:
         for needle, model in product(NEEDLES, MODELS)
     }
     cases = (
-        Case(
-            name=name,
-            config=configs / "essays" / f"{run['model']}.toml",
-            # Last, or a key set for all runs could undo what a run is about.
-            overrides=(*overrides, f"data.task.needle={run['task']}"),
+        changed_case(
+            name,
+            configs / "essays" / f"{run['model']}.toml",
+            overrides,
+            (f"data.task.needle={run['task']}",),
             groups=(run["model"], run["task"]),
         )
         for name, run in columns.items()

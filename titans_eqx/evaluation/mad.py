@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from titans_eqx.evaluation.accuracy import AccuracySettings
-from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.case import Case, Suite, changed_case
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 
 TASKS: Final = (
@@ -46,12 +46,11 @@ def mad(configs: Path, overrides: Sequence[str]) -> Suite:
             "learning rate": rate,
             "weight decay": decay,
         }
-        case = Case(
-            name=name,
-            config=configs / "mad" / f"{task}.toml",
-            # Last, or a key set for all runs could undo what a run is about.
-            overrides=(
-                *overrides,
+        case = changed_case(
+            name,
+            configs / "mad" / f"{task}.toml",
+            overrides,
+            (
                 *changes,
                 f"optimizer.learning_rate={rate}",
                 f"optimizer.weight_decay={decay}",

@@ -53,7 +53,7 @@ def memory_layers(
     _, examples = held_out_examples(config.data, settings.length, settings.n_examples)
     rows = jnp.asarray(np.stack([example["inputs"] for example in examples]))
     shares = _mean_over_rows(read_shares, model, rows)
-    gates = _mean_over_rows(_mean_gates, model, rows)
+    gates = _mean_over_rows(_gates, model, rows)
     return [
         {"layer": layer, "read over stream": float(share)}
         | {SYMBOLS.get(name, name): float(one) for name, one in gates[layer].items()}
@@ -94,9 +94,7 @@ def _blocks(model: TitansLM) -> Iterator[Block]:
         yield from eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), static)
 
 
-def _mean_gates(
-    model: TitansLM, tokens: Int[Array, " seq"]
-) -> dict[int, dict[str, Array]]:
+def _gates(model: TitansLM, tokens: Int[Array, " seq"]) -> dict[int, dict[str, Array]]:
     inspection, _ = inspect_tokens(model, tokens)
     return {layer: stats.gates for layer, stats in inspection.layers.items()}
 

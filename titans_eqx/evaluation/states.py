@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from titans_eqx.evaluation.accuracy import AccuracySettings
-from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.case import Suite, changed_case
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 
 TASKS: Final = ("parity", "s5")
@@ -45,11 +45,11 @@ def states(configs: Path, overrides: Sequence[str]) -> Suite:
         for task, model in product(TASKS, MODELS)
     }
     cases = (
-        Case(
-            name=name,
-            config=configs / "states" / f"{run['task']}.toml",
-            # Last, or a key set for all runs could undo what a run is about.
-            overrides=(*overrides, *MODELS[run["model"]]),
+        changed_case(
+            name,
+            configs / "states" / f"{run['task']}.toml",
+            overrides,
+            MODELS[run["model"]],
             groups=(run["model"], run["task"]),
         )
         for name, run in columns.items()

@@ -7,7 +7,7 @@ from typing import Final
 
 from titans_eqx.config import load_config
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.case import Case, Suite, changed_case
 from titans_eqx.evaluation.comparison import EvaluationComparison
 from titans_eqx.evaluation.essays import essays
 from titans_eqx.evaluation.mad import mad
@@ -28,21 +28,20 @@ from titans_eqx.evaluation.text_models import (
 )
 from titans_eqx.evaluation.zoology import zoology
 
-SUITES: Final = (
-    "recall",
-    "needle",
-    "ablation",
-    "rules",
-    "text",
-    "zoology",
-    "mad",
-    "states",
-    "essays",
-)
+SEEDS: Final = {  # with which each run is trained
+    "recall": 1,
+    "needle": 1,
+    "ablation": 1,
+    "rules": 1,
+    "text": 3,
+    "zoology": 3,
+    "mad": 3,
+    "states": 3,
+    "essays": 3,
+}
+SUITES: Final = tuple(SEEDS)
 PATTERNS: Final = ("mac", "mag", "mal", "lmm", "transformer")
 RECALL: Final = RecallSettings(lengths=(256, 1024, 4096), n_examples=32)
-# Of each run; of other suites 1.
-SEEDS: Final = {"text": 3, "zoology": 3, "mad": 3, "states": 3, "essays": 3}
 NEEDLE: Final = NeedleSettings(lengths=(1024, 2048, 4096, 8192, 16384), n_examples=20)
 # The rows of the paper's ablation (table 5), then this package's own choices.
 ABLATIONS: Final = {
@@ -88,7 +87,7 @@ def suite(
         seeds: How often each is trained; None for what `SEEDS` has.
     """
     once = _once(name, configs, overrides)
-    n_seeds = seeds or SEEDS.get(name, 1)
+    n_seeds = seeds or SEEDS[name]
     cases = (replace(one, seed=seed) for seed in range(n_seeds) for one in once.cases)
     return replace(once, cases=tuple(cases))
 
@@ -98,12 +97,7 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
     match name:
         case "ablation":
             cases = (
-                Case(
-                    name=title,
-                    config=configs / "recall" / "mac.toml",
-                    # Last, or a key set for all runs could undo what a run is about.
-                    overrides=(*overrides, *changes),
-                )
+                changed_case(title, configs / "recall" / "mac.toml", overrides, changes)
                 for title, changes in ABLATIONS.items()
             )
             return Suite(cases=tuple(cases), comparison=EvaluationComparison(RECALL))
@@ -143,14 +137,8 @@ def _text(configs: Path, overrides: Sequence[str]) -> Suite:
         changes = variant.overrides
         if name == CEILING:
             changes = (f"model.attention.window={floor.data.seq_len}",)
-        case = Case(
-            name=name,
-            config=config,
-            # Last, or a key set for all runs could undo what a run is about.
-            overrides=(*overrides, *changes),
-            groups=(variant.family,),
-        )
-        cases.append(case)
+        groups = (variant.family,)
+        cases.append(changed_case(name, config, overrides, changes, groups))
     comparison = PairedComparison(VARIANTS, floor.model.attention.window)
     return Suite(cases=tuple(cases), comparison=comparison)
 

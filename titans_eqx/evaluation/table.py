@@ -38,18 +38,14 @@ def accuracy_over_seeds(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         The interval over seeds (Student's t, within [0, 1]); of one seed that over its
         cases, which knows nothing of what another seed would do.
     """
-    first = lines[0]
-    columns = {key: first[key] for key in ("accuracy", "low", "high")}
+    first, over = lines[0], "cases"
+    mean, low, high = (first[key] for key in ("accuracy", "low", "high"))
     if len(lines) > 1:
-        accuracies = np.array([line["accuracy"] for line in lines])
-        over = paired_columns(np.zeros_like(accuracies), accuracies)
-        columns = {
-            "accuracy": over["difference"],
-            "low": max(over["low"], 0.0),
-            "high": min(over["high"], 1.0),
-        }
-    over = "seeds" if len(lines) > 1 else "cases"
-    return columns | {"over": over, "seeds": len(lines), "cases": first["cases"]}
+        over = "seeds"
+        mean, half = _mean_interval(np.array([line["accuracy"] for line in lines]))
+        low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    columns = {"accuracy": mean, "low": low, "high": high, "over": over}
+    return columns | {"seeds": len(lines), "cases": first["cases"]}
 
 
 def paired_columns(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
@@ -62,12 +58,16 @@ def paired_columns(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     Returns:
         After minus before; of one pair the interval is everything.
     """
-    differences = np.asarray(after, float) - np.asarray(before, float)
-    mean, count = float(differences.mean()), len(differences)
-    half = math.inf
-    if count > 1:
-        half = float(t.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5)
+    mean, half = _mean_interval(np.asarray(after, float) - np.asarray(before, float))
     return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """A mean, and half of its 95 % confidence interval; of one value infinite."""
+    count, half = len(values), math.inf
+    if count > 1:
+        half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
+    return float(values.mean()), half
 
 
 def ratio_per_row(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.case import Suite, changed_case
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 from titans_eqx.evaluation.recall import RecallSettings
 
@@ -35,11 +35,11 @@ def zoology(configs: Path, overrides: Sequence[str]) -> Suite:
         for width, model in product(WIDTHS, MODELS)
     }
     cases = (
-        Case(
-            name=name,
-            config=configs / "zoology" / f"{run['model']}.toml",
-            # Last, or a key set for all runs could undo what a run is about.
-            overrides=(*overrides, f"model.d_model={run['width']}"),
+        changed_case(
+            name,
+            configs / "zoology" / f"{run['model']}.toml",
+            overrides,
+            (f"model.d_model={run['width']}",),
             groups=(str(run["model"]), f"width {run['width']}"),
         )
         for name, run in runs.items()

@@ -53,7 +53,6 @@ def build_optimizer(
                 adam_learning_rate=schedule(config.learning_rate),
                 adam_b1=config.beta1,
                 adam_b2=config.beta2,
-                adam_weight_decay=0.0,
                 muon_weight_dimension_numbers=_muon_axes,
                 consistent_rms=ADAMW_RMS,
             )
