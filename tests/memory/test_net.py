@@ -11,6 +11,7 @@ from tests.oracles.memory import memory_forward
 from titans_eqx.config import MemoryConfig
 from titans_eqx.memory import DeltaRule, MemoryNet, NeuralMemory, check_rule
 from titans_eqx.memory.features import monomials, n_monomials
+from titans_eqx.nn.norm import unit_norm
 
 D = 4
 WRAPPERS = [(True, True), (True, False), (False, True), (False, False)]
@@ -101,14 +102,44 @@ def test_the_delta_rule_writes_features(x64):
     assert net.is_linear
     assert net.shapes == ((14, 4),)
     check_rule(DeltaRule(chunk_len=4), net, d=4)
+    net = MemoryNet(4, 1, norm=False, degree=2, feature_scale=3.0)
+    check_rule(DeltaRule(chunk_len=4), net, d=4)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_read_of_scaled_features_equals_the_oracle(x64, depth):
+    net = MemoryNet(D, depth, 2, residual=False, degree=2, feature_scale=3.0)
+    weights, queries = net.init(jr.key(0)), jr.normal(jr.key(1), (5, D))
+    rows = [np.asarray(w) for w in weights]
+    for query, read in zip(np.asarray(queries), net(weights, queries), strict=True):
+        features = np.array(monomials_oracle(3 * query, 2))
+        features /= np.linalg.norm(features)
+        expected = memory_forward(rows, features, residual=False)
+        np.testing.assert_allclose(read, expected, atol=1e-6)
+
+
+def test_a_larger_scale_tells_similar_keys_apart():
+    keys = unit_norm(1 + jr.normal(jr.key(0), (2, D)))
+
+    def similarity(scale):
+        net = MemoryNet(D, 1, norm=False, residual=False, degree=2, feature_scale=scale)
+        one, other = keys
+        # A memory that has stored the value 1 under one key, read by the other.
+        (features,) = jax.jacobian(lambda w: net(w, one)[0])(net.init(jr.key(0)))
+        return float(net((features,), other)[0])
+
+    assert similarity(6.0) < similarity(0.1) < 1
 
 
 def test_a_config_names_the_degree():
-    config = MemoryConfig(n_heads=4, depth=1, norm=False, rule="delta", degree=3)
+    config = MemoryConfig(
+        n_heads=4, depth=1, norm=False, rule="delta", degree=3, feature_scale=2.0
+    )
     memory = NeuralMemory.from_config(16, config, key=jr.key(0))
     assert memory.heads.initial_weights[0].shape == (4, 34, 4)
     x = jr.normal(jr.key(1), (7, 16))
     assert memory(x)[0].shape == x.shape
+    assert memory.heads.net.feature_scale == 2.0
 
 
 @pytest.mark.parametrize("name", ["d", "depth", "expansion", "degree"])
@@ -116,3 +147,7 @@ def test_bad_sizes_are_refused(name):
     sizes = {"d": D, "depth": 2, "expansion": 2, "degree": 1, name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got {name}=0"):
         MemoryNet(**sizes)
+    with pytest.raises(
+        ValueError, match="feature_scale must be at least 0, got featur"
+    ):
+        MemoryNet(D, feature_scale=-1.0)

@@ -34,6 +34,12 @@ PLAINEST = {
 }
 DELTA = {"rule": "delta", "depth": 1, "norm": False}
 OTHER_DELTA = {**DELTA, "residual": False, "read": "before", "decay": "none"}
+LINEAR_PATH = {
+    "value_activation": "none",
+    "value_norm": True,
+    "read_norm": False,
+    "gate_start": "open",
+}
 PERSISTENT = {"persistent_in_memory": True}
 BLOCKS = {
     "mac": small_config(),
@@ -67,6 +73,9 @@ BLOCKS = {
         gate="multiply",
         memory=DELTA,
         attention={**PERSISTENT, "n_persistent": 0, "kernel_size": 2},
+    ),
+    "mag: delta that reads values as they were": small_config(
+        pattern="mag", memory={**OTHER_DELTA, **LINEAR_PATH}
     ),
     "mal": small_config(pattern="mal", memory=PLAINEST),
     "mal: memory reads the prefix": small_config(

@@ -52,6 +52,13 @@ def test_starts_near_the_identity(getkey):
     np.testing.assert_allclose(jnp.mean(conv.kernel, axis=1), [0, 0, 1, 0], atol=0.03)
 
 
+def test_may_start_at_a_mix_of_all_tokens(getkey):
+    kernel = CausalConv(10_000, 4, start="context", key=getkey()).kernel
+    sizes = jnp.mean(jnp.square(kernel), axis=1)
+    np.testing.assert_allclose(sizes, np.array([4, 9, 16, 25]) / 54, rtol=0.1)
+    np.testing.assert_allclose(jnp.mean(kernel, axis=1), np.zeros(4), atol=0.03)
+
+
 def test_projection_is_linear_then_conv_then_silu(x64, getkey):
     projection = ConvProjection(CHANNELS, 4, key=getkey())
     _, x = draw(getkey, 4)
@@ -60,6 +67,15 @@ def test_projection_is_linear_then_conv_then_silu(x64, getkey):
     expected = oracle.silu(oracle.causal_conv(rows, projection.conv.kernel))
     np.testing.assert_allclose(y, expected, atol=1e-12)
     np.testing.assert_allclose(conv_state, rows[-3:], atol=1e-12)
+
+
+def test_a_projection_without_activation_is_linear(x64, getkey):
+    projection = ConvProjection(CHANNELS, 4, activation="none", key=getkey())
+    _, x = draw(getkey, 4)
+    y, _ = projection(x, projection.conv.init_state(), Padding.none(N_TOKENS))
+    rows = np.asarray(x) @ np.asarray(projection.linear.weight).T
+    expected = oracle.causal_conv(rows, projection.conv.kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
 
 
 def test_bad_sizes_are_refused(getkey):

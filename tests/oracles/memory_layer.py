@@ -22,9 +22,10 @@ def norm(p: Parameters, x: np.ndarray) -> np.ndarray:
     return blocks.rms_norm(x, p.weight, eps=NORM_EPS)
 
 
-def project(p: Parameters, x: np.ndarray) -> np.ndarray:
-    """Linear map, causal convolution from the start of the stream, SiLU."""
-    return blocks.silu(blocks.causal_conv(linear(p.linear, x), p.conv.kernel))
+def project(p: Parameters, x: np.ndarray, activation: str = "silu") -> np.ndarray:
+    """Linear map, causal convolution from the start of the stream, SiLU if wanted."""
+    rows = blocks.causal_conv(linear(p.linear, x), p.conv.kernel)
+    return blocks.silu(rows) if activation == "silu" else rows
 
 
 class MemoryLayer:
@@ -45,10 +46,14 @@ class MemoryLayer:
         """Write rows that follow those before; what the memory answers to each."""
         self.stream = np.concatenate([self.stream, x])
         projections = self.p.heads.projections
+        activations = ("silu", "silu", self.options["value_activation"])
+        maps = (projections.query, projections.key, projections.value)
         queries, keys, values = (
-            split(project(p, self.stream), self.n_heads)
-            for p in (projections.query, projections.key, projections.value)
+            split(project(p, self.stream, activation), self.n_heads)
+            for p, activation in zip(maps, activations, strict=True)
         )
+        if self.options["value_norm"]:
+            values = blocks.unit_norm(values) * values.shape[-1] ** 0.5
         if self.options["target"] == "next":
             # The key of the token before, and none before the first.
             keys = np.concatenate([np.zeros_like(keys[:, :1]), keys[:, :-1]], axis=1)
@@ -82,8 +87,14 @@ class MemoryLayer:
 
     def answer(self, x: np.ndarray, reads: np.ndarray) -> np.ndarray:
         """Reads (heads, seq, width) to the stream: norm, gate from the input, map."""
-        gate = blocks.silu(linear(self.p.read_out.gate, x))
-        joined = join(norm(self.p.read_out.norm, reads))
+        is_open = self.options["gate_start"] == "open"
+        offset = 0.0
+        for _ in range(100 if is_open else 0):
+            offset = 1 + np.exp(-offset)  # ends where SiLU is 1
+        gate = blocks.silu(linear(self.p.read_out.gate, x) + offset)
+        if self.options["read_norm"]:
+            reads = norm(self.p.read_out.norm, reads)
+        joined = join(reads)
         return linear(self.p.read_out.projection, joined * gate)
 
     def _write_head(

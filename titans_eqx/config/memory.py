@@ -56,6 +56,11 @@ class HeadsConfig(Section):
         le=3,
         description="a memory's first map takes all monomials up to this degree",
     )
+    feature_scale: NonNegative = Field(
+        default=0.0,
+        description="multiplies what the monomials are made of, and brings these to "
+        "unit norm: the larger, the less keys that are only similar share; 0 = neither",
+    )
     max_learning_rate: float = Field(
         default=0.1,
         gt=0,
@@ -139,10 +144,24 @@ class HeadsConfig(Section):
         default="same",
         description="whose value a key is stored with: its own token's, or the next's",
     )
+    key_start: Literal["token", "context"] = Field(
+        default="token",
+        description="the convolutions of keys and queries before training: near the "
+        "token itself, or a random mix of the last kernel_size tokens, so that a pair "
+        "is found by its context from the first step on",
+    )
     query_start: Literal["random", "keys"] = Field(
         default="random",
         description="the queries' projection before training; keys: that of the keys, "
         "so what is like a token is found from the first step on",
+    )
+    value_activation: Literal["silu", "none"] = Field(
+        default="silu",
+        description="what follows the convolution of the values; none: a value is a "
+        "linear map of a few tokens, and so is what is read",
+    )
+    value_norm: bool = Field(
+        default=False, description="bring a head's values to unit mean square"
     )
     read: Literal["after", "before"] = Field(
         default="after", description="whether a token reads after or before its write"
@@ -175,6 +194,16 @@ class MemoryConfig(HeadsConfig):
     )
     chunk_len: Length = Field(
         default=32, description="tokens whose surprise is taken at one anchor"
+    )
+    read_norm: bool = Field(
+        default=True,
+        description="bring what a head reads to unit mean square; false: its size says "
+        "how much the memory knows, see value_norm",
+    )
+    gate_start: Literal["random", "open"] = Field(
+        default="random",
+        description="the gate on what is read, before training; open: 1, so all of it "
+        "passes from the first step on",
     )
     off: bool = Field(
         default=False,

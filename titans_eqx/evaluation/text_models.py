@@ -54,6 +54,7 @@ _MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "titans": (
         "model.memory.rule=titans",
         "model.memory.depth=2",
+        "model.memory.degree=1",
         "model.memory.expansion=2",
         "model.memory.norm=true",
         "model.memory.residual=true",
@@ -62,15 +63,23 @@ _MODELS: Final[Mapping[str, tuple[str, ...]]] = {
         "model.memory.chunk_len=16",
     ),
 }
-# What each key of the recipe brings: mag.toml with one of them as it was before.
+# What the keys of the recipe bring: mag.toml with one of them (or two that go together)
+# at another value.
 _RECIPE: Final[Mapping[str, tuple[str, ...]]] = {
     "own target": ("model.memory.target=same",),
     "random start": ("model.memory.initial_output=random",),
     "residual": ("model.memory.residual=true",),
     "random queries": ("model.memory.query_start=random",),
     "own keys": ("model.attention.key_delay=0",),
-    "four heads": ("model.memory.n_heads=4",),
+    "own token": ("model.memory.key_start=token",),
+    "linear features": ("model.memory.degree=1",),
+    "one head": ("model.memory.degree=1", "model.memory.n_heads=1"),
+    "plain monomials": ("model.memory.feature_scale=0",),
+    "silu": ("model.memory.value_activation=silu",),
+    "random gate": ("model.memory.gate_start=random",),
+    "normed reads": ("model.memory.value_norm=false", "model.memory.read_norm=true"),
     "momentum": ("model.memory.use_momentum=true",),
+    "faster decay": ("model.memory.decay_start=1e-2",),
     "decay spread": ("model.memory.decay_start=[1e-4, 1e-2]",),
     "error after decay": ("model.memory.error_after_decay=true",),
     "read before": ("model.memory.read=before",),

@@ -30,6 +30,7 @@ def build_net(d: int, config: HeadsConfig) -> AbstractMemoryNet:
         residual=config.residual,
         norm=config.norm,
         degree=config.degree,
+        feature_scale=config.feature_scale,
     )
 
 

@@ -58,7 +58,10 @@ class MemoryHeads(eqx.Module):
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
         initial_output: Literal["random", "zero"] = "random",
+        key_start: Literal["token", "context"] = "token",
         query_start: Literal["random", "keys"] = "random",
+        value_activation: Literal["silu", "none"] = "silu",
+        value_norm: bool = False,
         block_len: int | None = None,
         key: PRNGKeyArray,
     ) -> None:
@@ -75,7 +78,12 @@ class MemoryHeads(eqx.Module):
                 next one.
             initial_output: The last map of M_0: as the network draws it, or zero, so
                 that a fresh memory adds nothing to what its network adds by itself.
+            key_start: The convolutions of keys and queries: near the token itself, or
+                at a random mix of the last `kernel_size` tokens.
             query_start: The map of the queries: random, or a copy of that of the keys.
+            value_activation: What follows the convolution of the values; with none a
+                value is a linear map of a few tokens.
+            value_norm: Whether each head's value has unit mean square.
             block_len: Tokens taken in at once where a part of a stream may start or end
                 anywhere, a divisor of the rule's chunk length; default that.
             key: Random key.
@@ -99,7 +107,10 @@ class MemoryHeads(eqx.Module):
             kernel_size=kernel_size,
             share_gates=share_gates,
             target=target,
+            key_start=key_start,
             query_start=query_start,
+            value_activation=value_activation,
+            value_norm=value_norm,
             key=projection_key,
         )
         *first, last = jax.vmap(net.init)(jr.split(weight_key, n_heads))
@@ -130,7 +141,10 @@ class MemoryHeads(eqx.Module):
             share_gates=config.gates == "per_head",
             target=config.target,
             initial_output=config.initial_output,
+            key_start=config.key_start,
             query_start=config.query_start,
+            value_activation=config.value_activation,
+            value_norm=config.value_norm,
             block_len=block_len,
             key=key,
         )

@@ -10,6 +10,7 @@ projections, gates, network and rule of its own; their reads are added.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -54,6 +55,8 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
         global_heads: MemoryHeads,
         local_heads: tuple[MemoryHeads, ...],
         *,
+        read_norm: bool = True,
+        gate_start: Literal["random", "open"] = "random",
         key: PRNGKeyArray,
     ) -> None:
         """Put memories together.
@@ -61,6 +64,8 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
         Args:
             global_heads: With any rule; in TNT `LargeChunkRule`.
             local_heads: Each with a `LocalRule` around any rule.
+            read_norm: Of `ReadOut`, as `gate_start` is.
+            gate_start: See there.
             key: Random key, for what follows the reads.
 
         Raises:
@@ -85,7 +90,9 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
         self.global_heads = global_heads
         self.local_heads = local_heads
         ((d_model, n_heads),) = sizes
-        self.read_out = ReadOut(d_model, n_heads, key=key)
+        self.read_out = ReadOut(
+            d_model, n_heads, norm=read_norm, gate_start=gate_start, key=key
+        )
 
     @classmethod
     def from_config(
@@ -120,6 +127,8 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
                 key=global_key,
             ),
             tuple(map(local, config.local.chunk_lens, local_keys)),
+            read_norm=config.read_norm,
+            gate_start=config.gate_start,
             key=key,
         )
 

@@ -36,11 +36,19 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
         initial_output: Literal["random", "zero"] = "random",
+        key_start: Literal["token", "context"] = "token",
         query_start: Literal["random", "keys"] = "random",
+        value_activation: Literal["silu", "none"] = "silu",
+        value_norm: bool = False,
+        read_norm: bool = True,
+        gate_start: Literal["random", "open"] = "random",
         block_len: int | None = None,
         key: PRNGKeyArray,
     ) -> None:
-        """Build the layer; see `MemoryHeads` for the arguments and errors."""
+        """Build the layer; see `MemoryHeads` for arguments and errors.
+
+        `read_norm` and `gate_start` are those of `ReadOut`.
+        """
         heads_key, read_key = jr.split(key)
         self.heads = MemoryHeads(
             d_model,
@@ -51,11 +59,20 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             share_gates=share_gates,
             target=target,
             initial_output=initial_output,
+            key_start=key_start,
             query_start=query_start,
+            value_activation=value_activation,
+            value_norm=value_norm,
             block_len=block_len,
             key=heads_key,
         )
-        self.read_out = ReadOut(d_model, n_heads, key=read_key)
+        self.read_out = ReadOut(
+            d_model,
+            n_heads,
+            norm=read_norm,
+            gate_start=gate_start,
+            key=read_key,
+        )
 
     @classmethod
     def from_config(
@@ -81,7 +98,12 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             share_gates=config.gates == "per_head",
             target=config.target,
             initial_output=config.initial_output,
+            key_start=config.key_start,
             query_start=config.query_start,
+            value_activation=config.value_activation,
+            value_norm=config.value_norm,
+            read_norm=config.read_norm,
+            gate_start=config.gate_start,
             block_len=config.unit,
             key=key,
         )

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.features import monomials, n_monomials
-from titans_eqx.nn.norm import standardize
+from titans_eqx.nn.norm import standardize, unit_norm
 from titans_eqx.nn.remat import save_for_backward
 
 LinearMap: TypeAlias = Callable[
@@ -84,6 +84,7 @@ class MemoryNet(AbstractMemoryNet):
     residual: bool = eqx.field(static=True)
     norm: bool = eqx.field(static=True)
     degree: int = eqx.field(static=True)
+    feature_scale: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class MemoryNet(AbstractMemoryNet):
         residual: bool = True,
         norm: bool = True,
         degree: int = 1,
+        feature_scale: float = 0.0,
     ) -> None:
         """Describe the network; its weights come from `init`.
 
@@ -104,20 +106,29 @@ class MemoryNet(AbstractMemoryNet):
             residual: Add the input to the output.
             norm: Normalise the output of the last map (parameter-free layer norm).
             degree: The first map takes all monomials of the input up to this degree.
+            feature_scale: Multiplies the input of the monomials, which are brought to
+                unit norm: the larger, the more the highest degree counts, and the less
+                two inputs that are only similar have in common. 0 leaves out both.
 
         Raises:
-            ValueError: If `d`, `depth`, `expansion` or `degree` is less than 1.
+            ValueError: If `d`, `depth`, `expansion` or `degree` is less than 1, or
+                `feature_scale` less than 0.
         """
         sizes = {"d": d, "depth": depth, "expansion": expansion, "degree": degree}
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={value}.")
+        if feature_scale < 0:
+            raise ValueError(
+                f"feature_scale must be at least 0, got feature_scale={feature_scale}."
+            )
         self.d = d
         self.depth = depth
         self.expansion = expansion
         self.residual = residual
         self.norm = norm
         self.degree = degree
+        self.feature_scale = feature_scale
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -135,9 +146,14 @@ class MemoryNet(AbstractMemoryNet):
         self, linear: LinearMap, x: Float[Array, "*rows d"]
     ) -> Float[Array, "*rows d"]:
         """See `AbstractMemoryNet.forward`."""
-        rows = linear(0, monomials(x, self.degree))
+        rows = linear(0, self._features(x))
         for layer in range(1, self.depth):
             rows = linear(layer, jax.nn.gelu(rows))
         if self.norm:
             rows = standardize(rows)
         return x + rows if self.residual else rows
+
+    def _features(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows features"]:
+        if self.feature_scale == 0:
+            return monomials(x, self.degree)
+        return unit_norm(monomials(self.feature_scale * x, self.degree))

@@ -1,7 +1,8 @@
 """From the stream to what a rule is given: queries, keys, values and gates.
 
 Queries, keys and values are projections with a causal depthwise convolution and SiLU;
-queries and keys have unit norm (Titans, section 4.4). Gates are functions of the token.
+queries and keys have unit norm (Titans, section 4.4). By option values have no SiLU, as
+those of attention have none, or a norm of their own. Gates are functions of the token.
 
 With `target="next"` the value of token `t` belongs to the key of token `t - 1`, so a
 memory learns to predict what follows (FwPKM, arXiv 2601.00671, stores the key of a
@@ -10,6 +11,7 @@ nothing is read ahead). The first token of a sequence has no key before it: the 
 zero, and a zero key writes nothing.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -23,7 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from titans_eqx.memory.gates import Gates
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.rule import check_option
-from titans_eqx.nn.conv import ConvProjection, delayed_rows
+from titans_eqx.nn.conv import Activation, ConvProjection, KernelStart, delayed_rows
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.norm import unit_norm
 from titans_eqx.nn.padding import Padding
@@ -52,6 +54,7 @@ class MemoryProjections(eqx.Module):
     d_model: int = eqx.field(static=True)
     n_heads: int = eqx.field(static=True)
     target: Literal["same", "next"] = eqx.field(static=True)
+    value_norm: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -62,7 +65,10 @@ class MemoryProjections(eqx.Module):
         kernel_size: int,
         share_gates: bool,
         target: Literal["same", "next"],
+        key_start: KernelStart,
         query_start: Literal["random", "keys"],
+        value_activation: Literal["silu", "none"],
+        value_norm: bool,
         key: PRNGKeyArray,
     ) -> None:
         """Build the maps.
@@ -75,15 +81,25 @@ class MemoryProjections(eqx.Module):
             share_gates: Whether the memory layers of a head share their gates.
             target: Whose value a key is stored with: that of its own token, or of the
                 next one.
+            key_start: How the convolutions of keys and queries start; see `CausalConv`.
             query_start: Whether the map of the queries starts at random, or as a copy
                 of that of the keys.
+            value_activation: What follows the convolution of the values.
+            value_norm: Whether each head's value has unit mean square.
             key: Random key.
         """
         check_option("target", target, "same", "next")
+        check_option("key_start", key_start, "token", "context")
         check_option("query_start", query_start, "random", "keys")
+        check_option("value_activation", value_activation, "silu", "none")
         gates_key, *keys = jr.split(key, 4)
+        activations: tuple[Activation, ...] = ("silu", "silu", value_activation)
+        starts: tuple[KernelStart, ...] = (key_start, key_start, "token")
         self.query, self.key, self.value = (
-            ConvProjection(d_model, kernel_size, key=k) for k in keys
+            ConvProjection(
+                d_model, kernel_size, activation=activation, start=start, key=k
+            )
+            for activation, start, k in zip(activations, starts, keys, strict=True)
         )
         if query_start == "keys":
             self.query = jax.tree.map(jnp.copy, self.key)
@@ -93,6 +109,7 @@ class MemoryProjections(eqx.Module):
         self.d_model = d_model
         self.n_heads = n_heads
         self.target = target
+        self.value_norm = value_norm
 
     def init_state(self) -> ProjectionState:
         """Before the first token there was nothing."""
@@ -140,7 +157,7 @@ class MemoryProjections(eqx.Module):
         inputs = jax.vmap(one_head, in_axes=HEAD_AXIS, out_axes=HEAD_AXIS)(
             unit_norm(self._split_heads(queries)),
             unit_norm(self._split_heads(keys)),
-            self._split_heads(values),
+            self._head_values(values),
             jax.vmap(self.gates)(x),
         )
         return inputs, ProjectionState(
@@ -158,6 +175,16 @@ class MemoryProjections(eqx.Module):
         """The queries alone, for reads that do not write."""
         queries, query_state = self.query(x, query_state, padding)
         return unit_norm(self._split_heads(queries)), query_state
+
+    def _head_values(
+        self, values: Float[Array, "positions d_model"]
+    ) -> Float[Array, "positions heads d"]:
+        values = self._split_heads(values)
+        return (
+            math.sqrt(values.shape[-1]) * unit_norm(values)
+            if self.value_norm
+            else values
+        )
 
     def _split_heads(
         self, x: Float[Array, "positions d_model"]

@@ -4,6 +4,8 @@ The paper follows each of the query, key and value projections with a one-dimens
 depthwise convolution (Titans section 4.4); the projection is its pointwise half.
 """
 
+from typing import Literal, TypeAlias
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
+
+Activation: TypeAlias = Literal["silu", "none"]
+KernelStart: TypeAlias = Literal["token", "context"]
 
 
 def delayed_rows(
@@ -68,14 +73,22 @@ class CausalConv(eqx.Module):
     kernel_size: int = eqx.field(static=True)
 
     def __init__(
-        self, channels: int, kernel_size: int, *, delay: int = 0, key: PRNGKeyArray
+        self,
+        channels: int,
+        kernel_size: int,
+        *,
+        start: KernelStart = "token",
+        delay: int = 0,
+        key: PRNGKeyArray,
     ) -> None:
         """Start near the identity, so that depth does not blur the stream.
 
         Args:
             channels: Width.
             kernel_size: Tokens that are seen.
-            delay: Start near the token so many tokens back instead.
+            start: Near the identity, or a random mix of all tokens seen, less of those
+                further back, so that the outputs tell contexts apart.
+            delay: Start near the token so many tokens back instead of the identity.
             key: Random key.
 
         Raises:
@@ -90,8 +103,13 @@ class CausalConv(eqx.Module):
                 f"delay must be from 0 to kernel_size - 1, got delay={delay} with "
                 f"kernel_size={kernel_size}."
             )
-        noise = jr.normal(key, (kernel_size, channels)) * (0.3 / kernel_size**0.5)
-        self.kernel = noise.at[kernel_size - 1 - delay].add(1.0)
+        noise = jr.normal(key, (kernel_size, channels))
+        if start == "context":
+            sizes = jnp.arange(2.0, kernel_size + 2.0)
+            self.kernel = noise * (sizes / jnp.linalg.norm(sizes))[:, None]
+        else:
+            noise = noise * (0.3 / kernel_size**0.5)
+            self.kernel = noise.at[kernel_size - 1 - delay].add(1.0)
         self.channels = channels
         self.kernel_size = kernel_size
 
@@ -138,11 +156,22 @@ class ConvProjection(eqx.Module):
     linear: eqx.nn.Linear
     conv: CausalConv
 
-    def __init__(self, d_model: int, kernel_size: int, *, key: PRNGKeyArray) -> None:
-        """A projection of the stream to its own width."""
+    activation: Activation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        d_model: int,
+        kernel_size: int,
+        *,
+        activation: Activation = "silu",
+        start: KernelStart = "token",
+        key: PRNGKeyArray,
+    ) -> None:
+        """A projection of the stream to its own width; `start` is the convolution's."""
         linear_key, conv_key = jr.split(key)
         self.linear = eqx.nn.Linear(d_model, d_model, use_bias=False, key=linear_key)
-        self.conv = CausalConv(d_model, kernel_size, key=conv_key)
+        self.conv = CausalConv(d_model, kernel_size, start=start, key=conv_key)
+        self.activation = activation
 
     def __call__(
         self,
@@ -157,4 +186,4 @@ class ConvProjection(eqx.Module):
         """Project the real positions; see `CausalConv.__call__`."""
         rows = linear_rows(self.linear, x)
         y, conv_state = self.conv(rows, conv_state, padding, documents, fresh)
-        return jax.nn.silu(y), conv_state
+        return y if self.activation == "none" else jax.nn.silu(y), conv_state
