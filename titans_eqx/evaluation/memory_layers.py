@@ -8,7 +8,6 @@ from typing import ClassVar, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.config import RunConfig
@@ -50,8 +49,8 @@ def memory_layers(
     """
     if not config.model.has_memory:
         raise UserError("the model of the run has no memory to be looked at.")
-    _, examples = held_out_examples(config.data, settings.length, settings.n_examples)
-    rows = jnp.asarray(np.stack([example["inputs"] for example in examples]))
+    text = held_out_examples(config.data, settings.length, settings.n_examples)
+    rows = jnp.asarray(text.inputs)
     shares = _mean_over_rows(read_shares, model, rows)
     gates = _mean_over_rows(_gates, model, rows)
     return [

@@ -4,6 +4,7 @@ Each time all else stays as it was trained, so a model that has learned to do wi
 its memory loses nothing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,12 @@ from titans_eqx.errors import UserError
 from titans_eqx.evaluation.held_out import held_out_examples
 from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.scorer import Scorer
-from titans_eqx.evaluation.table import Table, doubling_ranges, paired_columns
+from titans_eqx.evaluation.table import (
+    Table,
+    doubling_ranges,
+    paired_columns,
+    ratio_per_row,
+)
 from titans_eqx.memory.read_out import ReadOut
 from titans_eqx.models import TitansLM
 from titans_eqx.models.build import abstract_model
@@ -52,15 +58,14 @@ def memory_use(
         For the model as trained, with reads that are zero, without writes, and with
         memories that start anew again and again, and for ranges of positions: bits per
         byte, and how much worse than as trained, with a 95 % interval over examples.
+        A range without text is left out.
 
     Raises:
         DataError: If the eval text is too short.
         UserError: If the run was trained on a task, the model has no memory, or it
             would start anew inside a chunk or segment.
     """
-    text, examples = held_out_examples(
-        config.data, settings.length, settings.n_examples
-    )
+    text = held_out_examples(config.data, settings.length, settings.n_examples)
     if not config.model.has_memory:
         raise UserError("the model of the run has no memory whose use could be found.")
     _check_reset(config.model, settings.reset_every)
@@ -71,16 +76,21 @@ def memory_use(
         f"new every {settings.reset_every}": (model, settings.reset_every),
     }
     losses = {
-        name: np.stack([one.loss for one in scorer_of(*variant)(examples)])
+        name: np.stack([one.loss for one in scorer_of(*variant)(text.examples)])
         for name, variant in variants.items()
     }
     length = losses[AS_TRAINED].shape[1]
-    bits_per_nat = text.bits_per_byte(1.0)
+    places = [
+        (start, stop)
+        for start, stop in (*doubling_ranges(length), (0, length))
+        if text.n_bytes[:, start:stop].any()
+    ]
     table: Table = []
     for name, own in losses.items():
-        for start, stop in [*doubling_ranges(length), (0, length)]:
+        for start, stop in places:
+            n_bytes = text.n_bytes[:, start:stop].sum(axis=1)
             trained, changed = (
-                bits_per_nat * all_[:, start:stop].mean(axis=1)
+                ratio_per_row(all_[:, start:stop].sum(axis=1), n_bytes) / math.log(2)
                 for all_ in (losses[AS_TRAINED], own)
             )
             table.append(

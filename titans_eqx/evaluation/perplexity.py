@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from titans_eqx.config import RunConfig
-from titans_eqx.data.corpus import AbstractCorpus
 from titans_eqx.evaluation.held_out import held_out_examples
 from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.repeats import ALL, contexts_of_rows
@@ -47,18 +46,16 @@ def perplexity(
         DataError: If the eval text is too short.
         UserError: If the run was trained on a task.
     """
-    text, examples = held_out_examples(
-        config.data, settings.length, settings.n_examples
-    )
+    text = held_out_examples(config.data, settings.length, settings.n_examples)
     window = settings.window or config.model.attention.window
-    losses = np.stack([scores.loss for scores in scorer(examples)])
-    inputs = np.stack([example["inputs"] for example in examples])
-    counted = contexts_of_rows(inputs, settings.repeat_len, window)
+    losses = np.stack([scores.loss for scores in scorer(text.examples)])
+    counted = contexts_of_rows(text.inputs, settings.repeat_len, window)
     length = losses.shape[1]
 
     def line(context: str, start: int, stop: int) -> dict[str, Any]:
+        own = (losses, counted[context], text.n_bytes)
         return {"context": context, "from": start, "to": stop} | _scores(
-            losses[:, start:stop], counted[context][:, start:stop], text
+            *(rows[:, start:stop] for rows in own)
         )
 
     return [
@@ -69,9 +66,10 @@ def perplexity(
 
 
 def _scores(
-    losses: np.ndarray, counted: np.ndarray, text: AbstractCorpus
+    losses: np.ndarray, counted: np.ndarray, n_bytes: np.ndarray
 ) -> dict[str, float | int | None]:
-    """Means over the counted tokens; of none at all, None."""
+    """Means over the counted tokens, and over their bytes; of none at all, None."""
+    n_counted_bytes = int(n_bytes[counted].sum())
     sums = np.where(counted, losses, 0).sum(axis=1)
     counts = counted.sum(axis=1)
     n_tokens, n_examples = int(counts.sum()), len(counts)
@@ -81,7 +79,9 @@ def _scores(
         nats, error = float(sums.sum() / n_tokens), math.nan
         if n_examples > 1:
             error = float(by_example.std(ddof=1) / math.sqrt(n_examples))
-        bits, perplexity = text.bits_per_byte(nats), math.exp(nats)
+        perplexity = math.exp(nats)
+    if n_counted_bytes > 0:
+        bits = float(sums.sum() / math.log(2) / n_counted_bytes)
     return {
         "nats": nats,
         "standard error": error,

@@ -13,9 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from titans_eqx.config import DataConfig
-from titans_eqx.data import TextWindows, load_tokenizer, open_texts, spread
-from titans_eqx.data.tokenizer import token_lengths, tokenizer_name
 from titans_eqx.errors import UserError
+from titans_eqx.evaluation.held_out import held_out_examples
 from titans_eqx.evaluation.repeats import ALL, contexts_of_rows
 from titans_eqx.evaluation.scorer import Scorer
 from titans_eqx.evaluation.table import doubling_ranges, ratio_per_row
@@ -76,20 +75,16 @@ def measure_row_bits(
         DataError: If the held-out text is too short for one of the longer rows, or its
             tokenizer cannot be loaded.
     """
-    _, text = open_texts(data)
-    name = tokenizer_name(data, text.tokenizer_fingerprint)
-    lengths = token_lengths(load_tokenizer(name, text.tokenizer_fingerprint))
+    # The longest first: a text that is too short for them is refused at once.
+    longer = held_out_examples(data, LONGER * data.seq_len, N_ROWS // LONGER)
+    trained = held_out_examples(data, data.seq_len, N_ROWS)
+    text = trained.text
     repeat_len = math.ceil(REPEAT_BYTES * text.n_tokens / text.n_bytes)
     parts: list[RowPart] = []
-    for factor in (1, LONGER):
-        length = factor * data.seq_len
-        rows = spread(TextWindows(text, length), N_ROWS // factor)
-        bits = np.stack([one.loss for one in scorer(rows)]) / math.log(2)
-        inputs, targets = (
-            np.stack([row[side] for row in rows]) for side in ("inputs", "targets")
-        )
-        counted = contexts_of_rows(inputs, repeat_len, window)
-        parts.extend(split_rows(bits, lengths[targets], counted))
+    for rows in (trained, longer):
+        bits = np.stack([one.loss for one in scorer(rows.examples)]) / math.log(2)
+        counted = contexts_of_rows(rows.inputs, repeat_len, window)
+        parts.extend(split_rows(bits, rows.n_bytes, counted))
     return RowBits(text=text.fingerprint, parameters=parameters, parts=parts)
 
 
