@@ -8,6 +8,10 @@ from titans_eqx.evaluation.memory_layers import read_shares
 from titans_eqx.evaluation.memory_use import without_reads, without_writes
 
 
+def shares_of(model, ids):
+    return eqx.filter_jit(read_shares)(ids, model, without_reads(model))
+
+
 @eqx.filter_jit
 def read(model, ids, state=None):
     return model(ids, state)
@@ -58,12 +62,12 @@ def test_without_reads_nothing_comes_from_other_tokens():
 @pytest.mark.parametrize("pattern", ["mag", ("transformer", "lmm")])
 def test_shares_of_reads_are_those_of_the_layers_that_have_a_memory(pattern):
     model = small_model(small_config(pattern=pattern, n_layers=2))
-    shares = eqx.filter_jit(read_shares)(model, tokens(8))
+    shares = shares_of(model, tokens(8))
     assert list(shares) == ([0, 1] if pattern == "mag" else [1])
     for share in shares.values():
         assert share.shape == (8,)
         assert np.all(share > 0)
-    silent = eqx.filter_jit(read_shares)(without_reads(model), tokens(8))
+    silent = shares_of(without_reads(model), tokens(8))
     assert not np.any(np.stack(list(silent.values())))
 
 
@@ -76,5 +80,5 @@ def test_a_read_is_measured_by_the_stream_before_it():
     block = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, block)
     added, _ = block.mixer(jax.vmap(block.mixer_norm)(x), None)
     expected = np.linalg.norm(added, axis=1) / np.linalg.norm(x, axis=1)
-    (share,) = eqx.filter_jit(read_shares)(model, ids).values()
+    (share,) = shares_of(model, ids).values()
     np.testing.assert_allclose(share, expected, rtol=1e-5)

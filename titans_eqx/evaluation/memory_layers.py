@@ -51,8 +51,8 @@ def memory_layers(
         raise UserError("the model of the run has no memory to be looked at.")
     text = held_out_examples(config.data, settings.length, settings.n_examples)
     rows = jnp.asarray(text.inputs)
-    shares = _mean_over_rows(read_shares, model, rows)
-    gates = _mean_over_rows(_gates, model, rows)
+    shares = _mean_over_rows(read_shares, rows, model, without_reads(model))
+    gates = _mean_over_rows(_gates, rows, model)
     return [
         {"layer": layer, "read over stream": float(share)}
         | {SYMBOLS.get(name, name): float(one) for name, one in gates[layer].items()}
@@ -61,15 +61,17 @@ def memory_layers(
 
 
 def read_shares(
-    model: TitansLM, tokens: Int[Array, " seq"]
+    tokens: Int[Array, " seq"], model: TitansLM, silent_model: TitansLM
 ) -> dict[int, Float[Array, " seq"]]:
     """By layer with a memory, at each token: |what the reads add| / |the stream|.
 
-    What they add is the difference to the same mixer with reads that are zero.
+    What they add is the difference to the same mixer with reads that are zero, which is
+    that of `without_reads(model)`. It is an argument because XLA on CPUs (jax 0.10.2)
+    may return garbage for a sum over a product with zeros that it knows as a constant.
     """
     shares: dict[int, Float[Array, " seq"]] = {}
     x = model.embed(tokens)
-    pairs = zip(_blocks(model), _blocks(without_reads(model)), strict=True)
+    pairs = zip(_blocks(model), _blocks(silent_model), strict=True)
     for layer, (block, silent) in enumerate(pairs):
         if isinstance(block.mixer, AbstractMemoryMixer):
             rows = jax.vmap(block.mixer_norm)(x)
@@ -93,16 +95,15 @@ def _blocks(model: TitansLM) -> Iterator[Block]:
         yield from eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), static)
 
 
-def _gates(model: TitansLM, tokens: Int[Array, " seq"]) -> dict[int, dict[str, Array]]:
+def _gates(tokens: Int[Array, " seq"], model: TitansLM) -> dict[int, dict[str, Array]]:
     inspection, _ = inspect_tokens(model, tokens)
     return {layer: stats.gates for layer, stats in inspection.layers.items()}
 
 
 def _mean_over_rows(
-    measure: Callable[[TitansLM, Int[Array, " seq"]], Tree],
-    model: TitansLM,
-    rows: Int[Array, "rows seq"],
+    measure: Callable[..., Tree], rows: Int[Array, "rows seq"], *models: TitansLM
 ) -> Tree:
     """The mean over all axes of what is measured of each row."""
-    measured = eqx.filter_jit(eqx.filter_vmap(measure, in_axes=(None, 0)))(model, rows)
+    in_axes = (0, *[None] * len(models))
+    measured = eqx.filter_jit(eqx.filter_vmap(measure, in_axes=in_axes))(rows, *models)
     return jax.tree.map(lambda leaf: leaf.mean(), measured)
