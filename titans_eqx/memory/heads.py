@@ -17,7 +17,7 @@ from titans_eqx.memory.build import build_net
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
 from titans_eqx.memory.memory import MemoryStats
-from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.net import AbstractMemoryNet, check_width
 from titans_eqx.memory.projections import (
     HEAD_AXIS,
     MemoryProjections,
@@ -98,7 +98,7 @@ class MemoryHeads(eqx.Module):
                 f"d_model={d_model}. Use a divisor of {d_model}."
             )
         check_option("initial_output", initial_output, "random", "zero")
-        _check_width(net, d_model // n_heads)
+        check_width(net, d_model // n_heads)
         projection_key, weight_key = jr.split(key)
         self.projections = MemoryProjections(
             d_model,
@@ -290,18 +290,3 @@ class MemoryHeads(eqx.Module):
     def _initial(self) -> HeadWeights:
         weights = self.rule.outer_gradient.initial(self.initial_weights)
         return jax.tree.map(at_least_float32, weights)
-
-
-def _check_width(net: AbstractMemoryNet, d_head: int) -> None:
-    def read() -> Array:
-        return net(net.init(jr.key(0)), jnp.zeros(d_head))
-
-    try:
-        fits = jax.eval_shape(read).shape == (d_head,)
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"the memory network must map d_model / n_heads = {d_head} features to as "
-            f"many, got {net}. Build it with that width."
-        )

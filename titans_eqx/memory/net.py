@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -157,3 +158,24 @@ class MemoryNet(AbstractMemoryNet):
         if self.feature_scale == 0:
             return monomials(x, self.degree)
         return unit_norm(monomials(self.feature_scale * x, self.degree))
+
+
+def check_width(net: AbstractMemoryNet, d_head: int) -> None:
+    """Refuse a network that does not map heads of width `d_head` to such.
+
+    Raises:
+        ValueError: If it has another width.
+    """
+
+    def read() -> Array:
+        return net(net.init(jr.key(0)), jnp.zeros(d_head))
+
+    try:
+        fits = jax.eval_shape(read).shape == (d_head,)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the memory network must map d_model / n_heads = {d_head} features to as "
+            f"many, got {net}. Build it with that width."
+        )
