@@ -11,7 +11,6 @@ from tests.oracles import blocks
 from tests.oracles.memory import surprise
 from titans_eqx.config import MemoryConfig
 from titans_eqx.memory import DeltaRule, MemoryNet, NeuralMemory
-from titans_eqx.memory.read_out import ReadOut
 from titans_eqx.nn.padding import Padding
 
 D_MODEL, N_TOKENS = 8, 19
@@ -75,47 +74,12 @@ def test_a_memory_that_starts_at_zero_knows_nothing(depth, residual):
     np.testing.assert_array_equal(reads, queries if residual else 0 * queries)
 
 
-def test_queries_may_start_as_the_keys_and_are_trained_apart():
-    projections = build(MemoryConfig(**SMALL, query_start="keys")).heads.projections
-    assert_identical(projections.query, projections.key)
-    leaves = jax.tree.leaves(eqx.filter(projections, eqx.is_array))
-    assert len({id(leaf) for leaf in leaves}) == len(leaves)
-    projections = build(MemoryConfig(**SMALL)).heads.projections
-    assert largest_difference(projections.query, projections.key) > 0.1
-
-
-def test_a_gate_that_starts_open_lets_everything_through():
-    x, reads = tokens(), jr.normal(jr.key(2), (N_TOKENS, 2, D_MODEL // 2))
-    read_out = ReadOut(D_MODEL, 2, norm=False, gate_start="open", key=jr.key(0))
-    flat, projection = reads.reshape(N_TOKENS, D_MODEL), read_out.projection.weight
-    np.testing.assert_allclose(read_out(x, reads), flat @ projection.T, atol=1e-6)
-
-    weight = jr.normal(jr.key(3), (D_MODEL, D_MODEL))
-    trained = eqx.tree_at(lambda r: r.gate.weight, read_out, weight)
-    gate = jax.nn.silu(x @ weight.T + 1.2784645)  # 1 + W(1 / e)
-    expected = (flat * gate) @ projection.T
-    np.testing.assert_allclose(trained(x, reads), expected, atol=1e-5)
-
-
 def test_without_a_norm_a_memory_that_knows_nothing_adds_nothing():
     config = MemoryConfig(
         **SMALL, residual=False, initial_output="zero", read_norm=False, off=True
     )
     y, _ = build(config)(tokens())
     np.testing.assert_array_equal(y, 0 * y)
-
-
-def test_keys_and_queries_may_start_as_contexts():
-    projections = build(MemoryConfig(**SMALL, key_start="context")).heads.projections
-    for one in (projections.key, projections.query):
-        assert jnp.min(jnp.std(one.conv.kernel, axis=1)) > 0.2
-    assert jnp.max(jnp.std(projections.value.conv.kernel, axis=1)) < 0.3
-
-
-def test_values_may_have_unit_mean_square():
-    projections = build(MemoryConfig(**SMALL, value_norm=True)).heads.projections
-    inputs, _ = projections(tokens(), projections.init_state(), Padding.none(N_TOKENS))
-    np.testing.assert_allclose(jnp.mean(inputs.values**2, axis=-1), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,6 @@ def test_bad_sizes_are_refused(name):
     sizes = {"d": D, "depth": 2, "expansion": 2, "degree": 1, name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got {name}=0"):
         MemoryNet(**sizes)
-    with pytest.raises(
-        ValueError, match="feature_scale must be at least 0, got featur"
-    ):
+    message = "feature_scale must be at least 0, got feature_scale=-1.0"
+    with pytest.raises(ValueError, match=message):
         MemoryNet(D, feature_scale=-1.0)

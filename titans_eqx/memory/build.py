@@ -1,5 +1,7 @@
 """From a config to a memory network and a rule: where a name becomes a leaf."""
 
+from typing import Any
+
 from titans_eqx.config.memory import HeadsConfig
 from titans_eqx.memory.delta import DeltaRule
 from titans_eqx.memory.large_chunk import (
@@ -32,6 +34,20 @@ def build_net(d: int, config: HeadsConfig) -> AbstractMemoryNet:
         degree=config.degree,
         feature_scale=config.feature_scale,
     )
+
+
+def heads_options(config: HeadsConfig) -> dict[str, Any]:
+    """Those arguments of `MemoryHeads` that follow from a config alone."""
+    return {
+        "kernel_size": config.kernel_size,
+        "share_gates": config.gates == "per_head",
+        "target": config.target,
+        "initial_output": config.initial_output,
+        "key_start": config.key_start,
+        "query_start": config.query_start,
+        "value_activation": config.value_activation,
+        "value_norm": config.value_norm,
+    }
 
 
 def build_loss(config: HeadsConfig) -> AbstractInnerLoss:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config.memory import HeadsConfig
 from titans_eqx.memory.blocks import scan_blocks, scan_documents
-from titans_eqx.memory.build import build_net
+from titans_eqx.memory.build import build_net, heads_options
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
 from titans_eqx.memory.memory import MemoryStats
@@ -25,6 +25,7 @@ from titans_eqx.memory.projections import (
 )
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
 from titans_eqx.memory.scan import scan_aligned, scan_tokens
+from titans_eqx.nn.conv import Activation, KernelStart
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.precision import at_least_float32
@@ -58,9 +59,9 @@ class MemoryHeads(eqx.Module):
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
         initial_output: Literal["random", "zero"] = "random",
-        key_start: Literal["token", "context"] = "token",
+        key_start: KernelStart = "token",
         query_start: Literal["random", "keys"] = "random",
-        value_activation: Literal["silu", "none"] = "silu",
+        value_activation: Activation = "silu",
         value_norm: bool = False,
         block_len: int | None = None,
         key: PRNGKeyArray,
@@ -137,14 +138,7 @@ class MemoryHeads(eqx.Module):
             n_heads=n_heads,
             net=build_net(max(1, d_model // n_heads), config),
             rule=rule,
-            kernel_size=config.kernel_size,
-            share_gates=config.gates == "per_head",
-            target=config.target,
-            initial_output=config.initial_output,
-            key_start=config.key_start,
-            query_start=config.query_start,
-            value_activation=config.value_activation,
-            value_norm=config.value_norm,
+            **heads_options(config),
             block_len=block_len,
             key=key,
         )

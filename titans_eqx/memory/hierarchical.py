@@ -64,8 +64,8 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
         Args:
             global_heads: With any rule; in TNT `LargeChunkRule`.
             local_heads: Each with a `LocalRule` around any rule.
-            read_norm: Of `ReadOut`, as `gate_start` is.
-            gate_start: See there.
+            read_norm: See `norm` of `ReadOut`.
+            gate_start: See `ReadOut`.
             key: Random key, for what follows the reads.
 
         Raises:

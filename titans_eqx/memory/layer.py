@@ -8,13 +8,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import HeadWeights
 from titans_eqx.config import MemoryConfig
-from titans_eqx.memory.build import build_net, build_rule
+from titans_eqx.memory.build import build_net, build_rule, heads_options
 from titans_eqx.memory.heads import MemoryHeads, NeuralMemoryState
 from titans_eqx.memory.memory import AbstractMemory, MemoryStats
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.projections import HEAD_AXIS
 from titans_eqx.memory.read_out import ReadOut
 from titans_eqx.memory.rule import AbstractRule
+from titans_eqx.nn.conv import Activation, KernelStart
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 
@@ -36,9 +37,9 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         share_gates: bool = False,
         target: Literal["same", "next"] = "same",
         initial_output: Literal["random", "zero"] = "random",
-        key_start: Literal["token", "context"] = "token",
+        key_start: KernelStart = "token",
         query_start: Literal["random", "keys"] = "random",
-        value_activation: Literal["silu", "none"] = "silu",
+        value_activation: Activation = "silu",
         value_norm: bool = False,
         read_norm: bool = True,
         gate_start: Literal["random", "open"] = "random",
@@ -67,11 +68,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             key=heads_key,
         )
         self.read_out = ReadOut(
-            d_model,
-            n_heads,
-            norm=read_norm,
-            gate_start=gate_start,
-            key=read_key,
+            d_model, n_heads, norm=read_norm, gate_start=gate_start, key=read_key
         )
 
     @classmethod
@@ -94,14 +91,7 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
             n_heads=config.n_heads,
             net=build_net(d, config),
             rule=build_rule(d, config, chunk_len=config.chunk_len, off=config.off),
-            kernel_size=config.kernel_size,
-            share_gates=config.gates == "per_head",
-            target=config.target,
-            initial_output=config.initial_output,
-            key_start=config.key_start,
-            query_start=config.query_start,
-            value_activation=config.value_activation,
-            value_norm=config.value_norm,
+            **heads_options(config),
             read_norm=config.read_norm,
             gate_start=config.gate_start,
             block_len=config.unit,

@@ -13,6 +13,7 @@ zero, and a zero key writes nothing.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, Literal
 
 import equinox as eqx
@@ -67,7 +68,7 @@ class MemoryProjections(eqx.Module):
         target: Literal["same", "next"],
         key_start: KernelStart,
         query_start: Literal["random", "keys"],
-        value_activation: Literal["silu", "none"],
+        value_activation: Activation,
         value_norm: bool,
         key: PRNGKeyArray,
     ) -> None:
@@ -92,15 +93,11 @@ class MemoryProjections(eqx.Module):
         check_option("key_start", key_start, "token", "context")
         check_option("query_start", query_start, "random", "keys")
         check_option("value_activation", value_activation, "silu", "none")
-        gates_key, *keys = jr.split(key, 4)
-        activations: tuple[Activation, ...] = ("silu", "silu", value_activation)
-        starts: tuple[KernelStart, ...] = (key_start, key_start, "token")
-        self.query, self.key, self.value = (
-            ConvProjection(
-                d_model, kernel_size, activation=activation, start=start, key=k
-            )
-            for activation, start, k in zip(activations, starts, keys, strict=True)
-        )
+        gates_key, query_key, key_key, value_key = jr.split(key, 4)
+        build = partial(ConvProjection, d_model, kernel_size)
+        self.query = build(start=key_start, key=query_key)
+        self.key = build(start=key_start, key=key_key)
+        self.value = build(activation=value_activation, key=value_key)
         if query_start == "keys":
             self.query = jax.tree.map(jnp.copy, self.key)
         self.gates = Gates(
@@ -180,11 +177,9 @@ class MemoryProjections(eqx.Module):
         self, values: Float[Array, "positions d_model"]
     ) -> Float[Array, "positions heads d"]:
         values = self._split_heads(values)
-        return (
-            math.sqrt(values.shape[-1]) * unit_norm(values)
-            if self.value_norm
-            else values
-        )
+        if not self.value_norm:
+            return values
+        return math.sqrt(values.shape[-1]) * unit_norm(values)
 
     def _split_heads(
         self, x: Float[Array, "positions d_model"]

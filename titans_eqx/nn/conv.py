@@ -88,7 +88,8 @@ class CausalConv(eqx.Module):
             kernel_size: Tokens that are seen.
             start: Near the identity, or a random mix of all tokens seen, less of those
                 further back, so that the outputs tell contexts apart.
-            delay: Start near the token so many tokens back instead of the identity.
+            delay: Start near the token so many tokens back instead of the identity;
+                a mix has none.
             key: Random key.
 
         Raises:
