@@ -151,7 +151,11 @@ def test_prompts_of_unequal_length_draw_what_each_draws_alone(mac, prompts):
 
 
 def test_a_batch_goes_on_from_its_states(lmm, prompts):
-    _, states = generate_batch(lmm, [prompts[0], prompts[1, :2]], 3, key=jr.key(0))
+    # With a state, so that both calls have one program.
+    fresh = jax.tree.map(lambda x: jnp.asarray(np.stack([x, x])), lmm.init_state())
+    _, states = generate_batch(
+        lmm, [prompts[0], prompts[1, :2]], 3, key=jr.key(0), state=fresh
+    )
     more, _ = generate_batch(
         lmm, [prompts[2, :1], prompts[2]], N_TOKENS, key=jr.key(1), state=states
     )

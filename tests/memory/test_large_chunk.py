@@ -80,7 +80,7 @@ def test_both_forms_and_every_block_equal_the_oracle(update, use_decay, clip):
     for form in (scan_tokens, scan_chunks, partial(scan_chunks, block_len=2)):
         run = solve(form, rule, net)
         assert largest_difference(run(*problem), expected) < 1e-10
-    pieces = solve_in_pieces(run, problem, (3, 6, 2))
+    pieces = solve_in_pieces(run, problem, (1, 5, 5))
     assert largest_difference(pieces, expected) < 1e-10
 
 

@@ -109,3 +109,16 @@ def finished_run(
     config = small_config(train__sample_every=3)
     folder = tmp_path_factory.mktemp("finished") / "run"
     return config, folder, train_quietly(config, folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    small_config: Callable,
+    train_quietly: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Any, Path]:
+    """Config and folder of two steps without memory; copy it to go on with it."""
+    config = small_config(model__pattern="transformer", train__steps=2)
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    train_quietly(config, folder)
+    return config, folder

@@ -188,9 +188,9 @@ def test_finished_run_says_so_and_changes_nothing(
 
 
 def test_more_steps_and_another_rate_continue_a_finished_run(
-    tiny, train_quietly, tmp_path
+    tiny, tiny_run, train_quietly, tmp_path
 ):
-    train_quietly(tiny(train__steps=2), tmp_path)
+    shutil.copytree(tiny_run[1], tmp_path, dirs_exist_ok=True)
     before = records(tmp_path)
     changed = tiny(train__steps=4, optimizer__learning_rate=0.02)
     output = train_quietly(changed, tmp_path)
@@ -202,9 +202,9 @@ def test_more_steps_and_another_rate_continue_a_finished_run(
     assert load_config(tmp_path / "config.toml") == changed
 
 
-def test_fresh_run_moves_earlier_results_aside(tiny, train_quietly, tmp_path):
-    config = tiny(train__steps=2)
-    train_quietly(config, tmp_path)
+def test_fresh_run_moves_earlier_results_aside(tiny_run, train_quietly, tmp_path):
+    config, folder = tiny_run
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "notes.txt").write_text("mine")
     before = contents(tmp_path)
     output = train_quietly(config, tmp_path, fresh=True)

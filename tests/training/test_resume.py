@@ -108,9 +108,9 @@ def test_interrupted_run_equals_an_uninterrupted_one(
     ).read_bytes()
 
 
-def test_first_save_cut_off_is_no_checkpoint(small_config, train_quietly, tmp_path):
-    config = small_config(model__pattern="transformer", train__steps=2)
-    train_quietly(config, tmp_path)
+def test_first_save_cut_off_is_no_checkpoint(tiny_run, train_quietly, tmp_path):
+    config, folder = tiny_run
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before = numbers(tmp_path)
     (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
     (tmp_path / "checkpoints" / "saving").write_text("2")

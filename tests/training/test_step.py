@@ -320,7 +320,7 @@ def test_another_loss_and_other_arrays_train_another_model():
     model = SeriesModel(model_config("lmm"), key=jr.key(0))
     series = jr.normal(jr.key(1), (BATCH, SEQ_LEN, 8))
     batch = {"series": series, "next": jnp.cumsum(series[:, :, 0], axis=1)}
-    loss, n_values = squared_error(model, batch)
+    loss, n_values = eqx.filter_jit(squared_error)(model, batch)
     optimizer = optax.adam(1e-2)
     mesh = build_mesh(BATCH, data=4)
     state, static = init_train_state(model, optimizer)
