@@ -1,12 +1,9 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import equinox as eqx
 import jax.random as jr
 import pytest
+from click.testing import CliRunner
 
 from tests.refusal import assert_refused
 from titans_eqx.checkpoint.checkpoints import Checkpoints
@@ -15,7 +12,6 @@ from titans_eqx.commands.inspect import main
 from titans_eqx.config import AttentionConfig, ModelConfig, RunConfig
 from titans_eqx.models import build_model
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 TEXT = "line 7 of the text\nline 8 of the text\n"
 
 
@@ -29,14 +25,8 @@ def text(tmp_path, monkeypatch):
 def test_numbers_of_every_token_and_a_picture_are_written(run_folder, text, tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ["--run", str(run_folder), "--text", text, "--out", "out"]
-    process = subprocess.run(
-        [sys.executable, str(SCRIPTS / "inspect_memory.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
     lines = (tmp_path / "out" / "tokens.jsonl").read_text().splitlines()
     table = [json.loads(line) for line in lines]
     assert "".join(record["text"] for record in table) == TEXT

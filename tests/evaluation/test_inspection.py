@@ -69,8 +69,15 @@ def test_surprise_is_the_norm_of_the_oracles_gradient():
     memory = jax.tree.map(lambda x: x[0], memory)
     state = memory.init_state()
     x = jnp.asarray(np.random.default_rng(0).normal(size=8))
-    inputs, _ = memory.heads.projections(x[None], state.projections, Padding.none(1))
-    for head, norm in enumerate(memory.probe(x, state).surprise):
+
+    @eqx.filter_jit
+    def look(memory, x, state):
+        projections, padding = memory.heads.projections, Padding.none(1)
+        inputs, _ = projections(x[None], state.projections, padding)
+        return inputs, memory.probe(x, state).surprise
+
+    inputs, surprises = look(memory, x, state)
+    for head, norm in enumerate(surprises):
         anchor = [np.asarray(w[head]) for w in state.heads.anchor]
         key, value = inputs.keys[0, head], inputs.values[0, head]
         u = surprise(anchor, np.asarray(key), np.asarray(value))
