@@ -73,10 +73,11 @@ def test_a_step_scores_documents_as_sequences_of_their_own(small_config, folder)
     context = TrainContext.build(config)
     batch = context.data.batches[0]
     assert np.any(batch["document_starts"] < 16)
-    start = context.state.parameters, context.state.frozen
+    state = context.first_state()
+    start = state.parameters, state.frozen
     parameters, frozen = jax.tree.map(jnp.asarray, jax.device_get(start))
     placed = jax.device_put(batch, batch_sharding(context.mesh))
-    _, metrics = context.train_step(context.state, placed)
+    _, metrics = context.train_step(state, placed)
 
     alone = jax.tree.map(
         lambda *xs: jnp.asarray(np.stack(xs)), *sequences_of_their_own(batch)

@@ -23,7 +23,7 @@ def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(
 ):
     _, folder, _ = finished_run
     config = small_config(model__memory__chunk_len=2)
-    first = TrainContext.build(config).state
+    first = TrainContext.build(config).first_state()
     loaded = load_model(folder)
     loaded.export(tmp_path / "exported")
     for source in (folder, tmp_path / "exported"):

@@ -16,6 +16,7 @@ from titans_eqx.data.dataset import TaskData, TextData, open_dataset
 from titans_eqx.models import build_model
 from titans_eqx.sharding.capacity import Capacity
 from titans_eqx.sharding.mesh import AnyMesh, build_mesh, plan_mesh
+from titans_eqx.sharding.parameters import placed_shapes
 from titans_eqx.training.carry import init_carry, stream_loss
 from titans_eqx.training.footprint import (
     Footprint,
@@ -47,7 +48,7 @@ class TrainContext:
     optimizer: optax.GradientTransformation
     static: Static
     train_step: TrainStep
-    state: TrainState  # spread over the mesh; only shapes if built abstractly
+    state: TrainState  # its shapes, and unless built abstractly how they are spread
 
     @classmethod
     def build(
@@ -58,14 +59,14 @@ class TrainContext:
         mesh: AnyMesh | None = None,
         abstract: bool = False,
     ) -> "TrainContext":
-        """Open the data, find the devices and draw the weights.
+        """Open the data, find the devices and see that the run fits.
 
         Args:
             config: The run.
             data: Of the run, if it is open already.
             mesh: Of the run, if it is known already.
-            abstract: Compute shapes only and allocate no model; the mesh may then be
-                of more devices than there are.
+            abstract: Only to look at the run; the mesh may then be of more devices than
+                there are.
 
         Raises:
             UserError: If the config asks for data, devices or memory that is not there.
@@ -77,17 +78,7 @@ class TrainContext:
             mesh = planned if abstract and planned else run_mesh(config)
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
-        def init() -> tuple[TrainState, Static]:
-            model = build_model(config.model, key=jr.key(config.train.seed))
-            train, carry = config.train, None
-            if train.carry_state:
-                carry = init_carry(model, train.batch_size, train.precision)
-            averages = train.ema_decay > 0
-            return init_train_state(model, optimizer, averages=averages, carry=carry)
-
-        # Traced rather than run: drawing the weights op by op would take many small
-        # programs.
-        state, static = eqx.filter_eval_shape(init)
+        state, static = eqx.filter_eval_shape(_first_state, config, optimizer)
         context = cls(
             config=config,
             data=data,
@@ -114,13 +105,20 @@ class TrainContext:
         # At once, where tracing takes long.
         least_footprint(state, mesh).require(capacity)
         context.footprint.require(capacity)
-        is_cpu = mesh.devices.flat[0].platform == "cpu"
+        placed = placed_shapes(state, state.shardings(mesh))
+        return dataclasses.replace(context, state=placed)
+
+    def first_state(self) -> TrainState:
+        """Draw the weights, for a run that goes on from no checkpoint."""
+        assert isinstance(self.mesh, Mesh), "nothing runs on devices that are not here"
+        is_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        # As one program: array by array would take many small ones.
         draw = jax.jit(
-            lambda: init()[0],
-            out_shardings=state.shardings(mesh),
+            lambda: _first_state(self.config, self.optimizer)[0],
+            out_shardings=self.state.shardings(self.mesh),
             compiler_options=_RUN_ONCE if is_cpu else None,
         )
-        return dataclasses.replace(context, state=draw())
+        return draw()
 
     @functools.cached_property
     def footprint(self) -> Footprint:
@@ -140,6 +138,17 @@ def run_mesh(config: RunConfig) -> Mesh:
         fsdp=config.mesh.fsdp,
         width=config.model.d_model,
     )
+
+
+def _first_state(
+    config: RunConfig, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Static]:
+    train, carry = config.train, None
+    model = build_model(config.model, key=jr.key(train.seed))
+    if train.carry_state:
+        carry = init_carry(model, train.batch_size, train.precision)
+    averages = train.ema_decay > 0
+    return init_train_state(model, optimizer, averages=averages, carry=carry)
 
 
 def _loss_fn(config: RunConfig) -> LossFn | StreamLossFn:

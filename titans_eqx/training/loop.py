@@ -121,7 +121,7 @@ class _Run:
         self.checkpoints = checkpoints
         self.display = display
         self.stop = stop
-        self.state: TrainState = context.state
+        self.state: TrainState = context.state  # its shapes, until `resume`
         self.step = 0
         self.train_step = context.train_step
         self.eval_step = build_eval_step(
@@ -141,13 +141,15 @@ class _Run:
         self.compiled: set[tuple[int, ...]] = set()  # shapes of batches
 
     def resume(self) -> None:
-        """Continue from the latest good checkpoint, if there is one."""
+        """Continue from the latest good checkpoint, or draw the weights."""
         if not self.checkpoints.is_empty():
             _, saved = self.checkpoints.read_metadata()
             for change in check_resumable(self.config, self.data.fingerprints, saved):
                 self.display.message(f"changed since the checkpoint: {change}")
         restored = self.checkpoints.restore_latest(self.state.items())
         if restored is None:
+            with self.display.phase("drawing the weights"):
+                self.state = self.context.first_state()
             if source := self.config.train.init_from:
                 tokenizer = self.data.fingerprints.get("tokenizer")
                 self.state, lines = start_from(
@@ -284,9 +286,7 @@ class _Run:
     def save(self) -> None:
         """Save a checkpoint in the background."""
         self.checkpoints.save(
-            self.step,
-            self.state.items(),
-            metadata(self.config, self.data.fingerprints),
+            self.step, self.state.items(), metadata(self.config, self.data.fingerprints)
         )
 
     def finish(self) -> None:
