@@ -33,7 +33,7 @@ TASKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("train.eval_examples=64", "data.task.eval_examples=64"),
     ),
     "text": (
-        "lmm.toml",
+        "rules/text/lmm.toml",
         ("train.eval_examples=1024", "train.eval_every=100", "train.sample_every=0"),
     ),
 }

@@ -148,6 +148,8 @@ class _Run:
                 self.display.message(f"changed since the checkpoint: {change}")
         restored = self.checkpoints.restore_latest(self.state.items())
         if restored is None:
+            for line in run_summary(self.context):
+                self.display.message(line)
             with self.display.phase("drawing the weights"):
                 self.state = self.context.first_state()
             if source := self.config.train.init_from:
@@ -157,8 +159,6 @@ class _Run:
                 )
                 for line in lines:
                     self.display.message(line)
-            for line in run_summary(self.context):
-                self.display.message(line)
             return
         for line in restored.refused:
             self.display.message(line)
