@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from tests.oracles.memory import delta_oracle, memory_oracle
+from tests.oracles.delta import delta_oracle
+from tests.oracles.memory import memory_oracle
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory import (
     AbstractMemoryNet,

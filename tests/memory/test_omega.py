@@ -1,9 +1,7 @@
 """The Omega rule: both forms equal an oracle, whatever the window and the pieces."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,12 +20,11 @@ from tests.memory.problems import (
     zero_leaves,
 )
 from tests.oracles.omega import Pair, omega_oracle
-from titans_eqx.config import MemoryConfig, ModelConfig
+from titans_eqx.config import MemoryConfig
 from titans_eqx.memory import (
     HuberLoss,
     MemoryInputs,
     MemoryNet,
-    NeuralMemory,
     OmegaRule,
     OuterGradient,
     TitansRule,
@@ -236,64 +233,6 @@ def _assert_slopes_of_the_oracle(rule, net, problem, gradient, unused):
 )
 def test_the_rule_passes_its_check(rule, net):
     check_rule(rule, net)
-
-
-D_MODEL = 8
-SMALL = {"rule": "omega", "n_heads": 2, "expansion": 2, "chunk_len": CHUNK}
-
-
-@pytest.mark.parametrize("window", [3, 7])
-def test_the_layer_reads_pieces_and_steps_like_the_sequence(window):
-    config = MemoryConfig(**SMALL, window=window)
-    memory = NeuralMemory.from_config(D_MODEL, config, key=jr.key(0))
-    assert isinstance(memory.heads.rule, OmegaRule)
-    assert memory.heads.rule.window == window
-    x = jr.normal(jr.key(1), (11, D_MODEL))
-    call, step = (eqx.filter_jit(f) for f in (NeuralMemory.__call__, NeuralMemory.step))
-    whole = call(memory, x)
-    first, state = call(memory, x[:6], memory.init_state())
-    reads = [*first]
-    for token in x[6:]:
-        y, state = step(memory, token, state)
-        reads.append(y)
-    assert largest_difference((jnp.stack(reads), state), whole) < 1e-10
-
-
-def test_a_config_switches_the_rule_off():
-    config = MemoryConfig(**SMALL, off=True, kernel_size=1)
-    memory = NeuralMemory.from_config(D_MODEL, config, key=jr.key(0))
-    x = jr.normal(jr.key(1), (11, D_MODEL))
-    call = eqx.filter_jit(memory)
-    y, _ = call(x)
-    changed, _ = call(x.at[0].add(1.0))
-    np.testing.assert_array_equal(y[1:], changed[1:])
-
-
-REFUSED = {
-    "window without the rule": (
-        {"window": 8},
-        r'window must be left out with model\.memory\.rule = "titans", got 8',
-    ),
-    "channels": (
-        {"rule": "omega", "decay": "channel"},
-        r'decay must be "scalar" with model\.memory\.rule = "omega", got "channel"',
-    ),
-    "no decay": ({"rule": "omega", "decay": "none"}, r'"scalar" .* got "none"'),
-    "towards the start": (
-        {"rule": "omega", "decay_towards": "initial"},
-        r'decay_towards must be "zero" with .* got "initial"',
-    ),
-    "no momentum": (
-        {"rule": "omega", "use_momentum": False},
-        r"use_momentum must be true with .* got false",
-    ),
-}
-
-
-@pytest.mark.parametrize(("memory", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_combinations_that_mean_nothing_are_refused(memory, message):
-    with pytest.raises(ValidationError, match=message):
-        ModelConfig(memory=MemoryConfig(**memory))
 
 
 def test_a_window_of_nothing_is_refused():

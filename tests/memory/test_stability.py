@@ -7,12 +7,14 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from titans_eqx.config import MemoryConfig
 from titans_eqx.memory import (
     DeltaRule,
     ElasticNet,
     MemoraRule,
     MemoryInputs,
     MemoryNet,
+    NeuralMemory,
     NormRetention,
     RetentionRule,
     TitansRule,
@@ -243,3 +245,24 @@ def test_the_delta_rule_is_bounded_whatever_its_gates_learn(form, decay):
     assert np.all(np.isfinite(reads))
     written = np.cumsum(error_bounds(keys, values)).reshape(-1, CHUNK)[:, -1]
     assert np.all(sizes(weights) <= 1.001 * (sizes(start) + written / 0.1))
+
+
+LAYER_STREAMS = {
+    "repeated": jnp.ones((2048, 8)),
+    "alternating": 1e4
+    * jnp.where(jnp.arange(2048)[:, None] % 2 == 0, 1.0, -1.0)
+    * jnp.ones((2048, 8)),
+    "huge": 1e4 * jr.normal(jr.key(3), (2048, 8)),
+}
+
+
+@pytest.mark.parametrize("x", LAYER_STREAMS.values(), ids=LAYER_STREAMS.keys())
+def test_a_layer_stays_finite(x):
+    config = MemoryConfig(n_heads=2, chunk_len=4, expansion=2, clip=1.0)
+    memory = NeuralMemory.from_config(8, config, key=jr.key(0))
+    y, state = eqx.filter_jit(memory)(x)
+    assert np.all(np.isfinite(y))
+    for start, w in zip(memory.heads.initial_weights, state.heads.weights, strict=True):
+        # |S| <= theta c / (1 - eta) and M adds one S a token: growth is at most linear.
+        bound = np.linalg.norm(start) + 2048 * memory.heads.rule.max_learning_rate * 10
+        assert np.linalg.norm(w) < bound

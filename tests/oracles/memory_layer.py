@@ -11,7 +11,8 @@ import numpy as np
 
 from tests.oracles import blocks
 from tests.oracles.attention import Parameters, join, linear, split
-from tests.oracles.memory import Matrices, delta_oracle, memory_forward, memory_oracle
+from tests.oracles.delta import delta_oracle
+from tests.oracles.memory import Matrices, memory_forward, memory_oracle
 
 NORM_EPS = 1e-5
 Options = Mapping[str, Any]

@@ -48,8 +48,7 @@ def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(
 
 def test_a_run_uses_them(finished_run, small_config, train_quietly, tmp_path):
     config, folder, _ = finished_run
-    # The steps of the first run, whose program is then the same.
-    second = small_config(train__init_from=str(folder), train__eval_every=0)
+    second = small_config(train__init_from=str(folder), train__steps=1)
     printed = train_quietly(second, tmp_path / "second")
     assert f"starting with the weights of {folder}, step 6" in printed.replace("\n", "")
     again = train_quietly(second, tmp_path / "second")

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig
-from titans_eqx.models import Backbone, build_model
-from titans_eqx.models.build import build_backbone
+from titans_eqx.models import build_model
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
 from titans_eqx.training.loss import batch_loss
 from titans_eqx.training.state import TrainState, assemble, init_train_state
@@ -294,43 +293,3 @@ def test_unscored_tokens_do_not_count(mac_trainers):
         np.testing.assert_allclose(
             metrics.loss, scores.loss.sum() / (2 * SEQ_LEN + 3), rtol=TOLERANCE
         )
-
-
-class SeriesModel(eqx.Module):
-    """A backbone without tokens: the next value of a series of real numbers."""
-
-    backbone: Backbone
-    readout: eqx.nn.Linear
-
-    def __init__(self, config, *, key):
-        self.backbone = build_backbone(config, key=key)
-        self.readout = eqx.nn.Linear(config.d_model, 1, key=key)
-
-    def __call__(self, series):
-        features, _ = self.backbone(series)
-        return jax.vmap(self.readout)(features)[:, 0]
-
-
-def squared_error(model, batch):
-    errors = jax.vmap(model)(batch["series"]) - batch["next"]
-    return jnp.sum(jnp.square(errors)), jnp.asarray(errors.size)
-
-
-def test_another_loss_and_other_arrays_train_another_model():
-    model = SeriesModel(model_config("lmm"), key=jr.key(0))
-    series = jr.normal(jr.key(1), (BATCH, SEQ_LEN, 8))
-    batch = {"series": series, "next": jnp.cumsum(series[:, :, 0], axis=1)}
-    loss, n_values = eqx.filter_jit(squared_error)(model, batch)
-    optimizer = optax.adam(1e-2)
-    mesh = build_mesh(BATCH, data=4)
-    state, static = init_train_state(model, optimizer)
-    # Copied, because a step donates its state.
-    state = jax.device_put(copy_to_host(state), replicated(mesh))
-    step = build_train_step(optimizer, static, mesh, loss_fn=squared_error)
-    placed = jax.device_put(batch, batch_sharding(mesh))
-    losses = []
-    for _ in range(5):
-        state, metrics = step(state, placed)
-        losses.append(float(metrics.loss))
-    np.testing.assert_allclose(losses[0], loss / n_values, rtol=TOLERANCE)
-    assert losses[-1] < losses[0]
