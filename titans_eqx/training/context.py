@@ -1,6 +1,5 @@
 """Everything a run needs, built from its config before anything is compiled."""
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,7 +47,7 @@ class TrainContext:
     optimizer: optax.GradientTransformation
     static: Static
     train_step: TrainStep
-    state: TrainState  # its shapes, and unless built abstractly how they are spread
+    state: TrainState  # its shapes, and how they are spread over the mesh
 
     @classmethod
     def build(
@@ -79,6 +78,7 @@ class TrainContext:
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
         state, static = eqx.filter_eval_shape(_first_state, config, optimizer)
+        state = placed_shapes(state, state.shardings(mesh))
         context = cls(
             config=config,
             data=data,
@@ -105,8 +105,7 @@ class TrainContext:
         # At once, where tracing takes long.
         least_footprint(state, mesh).require(capacity)
         context.footprint.require(capacity)
-        placed = placed_shapes(state, state.shardings(mesh))
-        return dataclasses.replace(context, state=placed)
+        return context
 
     def first_state(self) -> TrainState:
         """Draw the weights, for a run that goes on from no checkpoint."""
