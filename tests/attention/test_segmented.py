@@ -14,28 +14,45 @@ call = eqx.filter_jit(lambda attention, *arguments: attention(*arguments))
 step = eqx.filter_jit(lambda attention, *arguments: attention.step(*arguments))
 
 
-def draw(getkey, *, n_persistent=2):
+def draw(getkey, *, n_persistent=2, kernel_size=1):
     heads = AttentionHeads(
-        D_MODEL, n_heads=2, n_persistent=n_persistent, rope_base=BASE, key=getkey()
+        D_MODEL,
+        n_heads=2,
+        n_persistent=n_persistent,
+        rope_base=BASE,
+        kernel_size=kernel_size,
+        key=getkey(),
     )
     attention = SegmentAttention(heads, SEGMENT)
     x, memories = 2 * jax.random.normal(getkey(), (2, SEGMENT, D_MODEL))
     return attention, x, memories
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("n_persistent", [0, 2])
-def test_equals_the_oracle(x64, getkey, n_persistent):
-    attention, x, memories = draw(getkey, n_persistent=n_persistent)
-    empty = attention.init_state()
-    y, _ = call(attention, x, memories, empty, Padding.none(SEGMENT))
-    expected = oracle.segment_attention(
-        parameters(attention), np.asarray(x), np.asarray(memories), n_heads=2, base=BASE
+def test_equals_the_oracle(x64, getkey, n_persistent, kernel_size):
+    """Also for a segment after another, of whose tokens the convolutions see some."""
+    attention, x, memories = draw(
+        getkey, n_persistent=n_persistent, kernel_size=kernel_size
     )
-    np.testing.assert_allclose(y, expected, atol=1e-10)
+    cache, before = attention.init_state(), np.asarray(x[:0])
+    for tokens in (x, x[::-1]):
+        y, cache = call(attention, tokens, memories, cache, Padding.none(SEGMENT))
+        expected = oracle.segment_attention(
+            parameters(attention),
+            np.asarray(tokens),
+            np.asarray(memories),
+            before,
+            n_heads=2,
+            base=BASE,
+        )
+        np.testing.assert_allclose(y, expected, atol=1e-10)
+        before = np.asarray(tokens)
 
 
-def test_pieces_and_steps_equal_the_whole(x64, getkey):
-    attention, x, memories = draw(getkey)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_pieces_and_steps_equal_the_whole(x64, getkey, kernel_size):
+    attention, x, memories = draw(getkey, kernel_size=kernel_size)
     empty = attention.init_state()
     whole, full = call(attention, x, memories, empty, Padding.none(SEGMENT))
 
@@ -85,6 +102,6 @@ def test_dtype_is_kept(getkey):
         lambda a: a.astype(jnp.bfloat16), draw(getkey)
     )
     y, cache = attention(x, memories, attention.init_state(), Padding.none(SEGMENT))
-    assert y.dtype == cache.token_keys.dtype == jnp.bfloat16
+    assert y.dtype == cache.entries.token_keys.dtype == jnp.bfloat16
     y, cache = attention.step(x[0], memories[0], cache, jnp.asarray(0))
-    assert y.dtype == cache.token_keys.dtype == jnp.bfloat16
+    assert y.dtype == cache.entries.token_keys.dtype == jnp.bfloat16

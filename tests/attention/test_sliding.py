@@ -17,12 +17,15 @@ step = eqx.filter_jit(lambda attention, x, cache: attention.step(x, cache))
 
 def draw(getkey, n_tokens, *, n_persistent=2, window=WINDOW, kernel_size=1):
     heads = AttentionHeads(
-        D_MODEL, n_heads=2, n_persistent=n_persistent, rope_base=BASE, key=getkey()
+        D_MODEL,
+        n_heads=2,
+        n_persistent=n_persistent,
+        rope_base=BASE,
+        kernel_size=kernel_size,
+        key=getkey(),
     )
-    attention = SlidingAttention(
-        heads, window=window, kernel_size=kernel_size, key=getkey()
-    )
-    return attention, 2 * jax.random.normal(getkey(), (n_tokens, D_MODEL))
+    x = 2 * jax.random.normal(getkey(), (n_tokens, D_MODEL))
+    return SlidingAttention(heads, window), x
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
@@ -122,13 +125,8 @@ def test_bad_sizes_are_refused(getkey):
 
 
 def test_keys_start_at_the_token_before(getkey):
-    heads = AttentionHeads(
-        D_MODEL, n_heads=2, n_persistent=0, rope_base=BASE, key=getkey()
-    )
-    attention = SlidingAttention(
-        heads, window=WINDOW, kernel_size=3, key_delay=1, key=getkey()
-    )
-    starts = [np.argmax(np.mean(conv.kernel, axis=1)) for conv in attention.convs]
+    heads = AttentionHeads(D_MODEL, n_heads=2, kernel_size=3, key_delay=1, key=getkey())
+    starts = [np.argmax(np.mean(conv.kernel, axis=1)) for conv in heads.convs]
     assert starts == [2, 1, 2]
     with pytest.raises(ValueError, match="key_delay=1 with kernel_size=1"):
-        SlidingAttention(heads, window=WINDOW, key_delay=1, key=getkey())
+        AttentionHeads(D_MODEL, n_heads=2, key_delay=1, key=getkey())

@@ -123,11 +123,6 @@ WRONG_TEXTS = {
         '[model.memory]\nrule = "delta"',
         'model.memory.depth must be 1 with model.memory.rule = "delta", got 2',
     ),
-    "convolution in mac": (
-        "[model.attention]\nkernel_size = 4",
-        'model.attention.kernel_size has no effect without a "mag", "mal" or '
-        '"transformer" block, got 4; leave it out',
-    ),
     "keys from before the convolution": (
         "[model.attention]\nkey_delay = 1",
         "model.attention.key_delay must be < model.attention.kernel_size, got 1 and 1",

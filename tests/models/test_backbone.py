@@ -72,10 +72,6 @@ REFUSED = {
     "an unknown block": ({"pattern": "mamba"}, '"mac", "mag", "mal", "lmm"'),
     "an unknown block in a list": ({"pattern": ["mac", "mamba"]}, '"mac", "mag"'),
     "no block": ({"pattern": []}, '"mac", "mag"'),
-    "convolutions in mac": (
-        {"pattern": ["lmm", "mac"], "attention": {"kernel_size": 2}},
-        r"kernel_size has no effect without .* got 2; leave it out",
-    ),
 }
 
 

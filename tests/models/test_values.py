@@ -60,6 +60,10 @@ BLOCKS = {
         attention={"n_heads": 4},
     ),
     "mac: delta": small_config(memory=DELTA),
+    # A convolution that sees tokens of the two segments before.
+    "mac: convolutions": small_config(
+        attention={"kernel_size": 6, "key_delay": 1, "segment_len": 4}
+    ),
     "mag": small_config(pattern="mag"),
     # A prefix that ends inside a chunk: the sequence starts at a chunk all the same.
     "mag: mix, memory reads the prefix": small_config(

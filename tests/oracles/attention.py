@@ -33,17 +33,10 @@ def sliding_attention(
 ) -> np.ndarray:
     """`SlidingAttention` of a whole sequence; its convolutions see tokens only."""
     heads = p.heads
-    projections = (heads.query_projection, heads.key_projection, heads.value_projection)
-    rows = [linear(projection, x) for projection in projections]
-    if p.convs:
-        rows = [
-            blocks.causal_conv(row, conv.kernel)
-            for row, conv in zip(rows, p.convs, strict=True)
-        ]
     y = [
         blocks.sliding_attention(*one_head, window=window, base=base)
         for one_head in zip(
-            *(split(row, n_heads) for row in rows),
+            *_of_tokens(heads, x, x[:0], n_heads),
             *_keys_and_values(heads, heads.persistent_tokens, n_heads),
             strict=True,
         )
@@ -52,21 +45,44 @@ def sliding_attention(
 
 
 def segment_attention(
-    p: Parameters, x: np.ndarray, retrieved: np.ndarray, *, n_heads: int, base: float
+    p: Parameters,
+    x: np.ndarray,
+    retrieved: np.ndarray,
+    before: np.ndarray,
+    *,
+    n_heads: int,
+    base: float,
 ) -> np.ndarray:
-    """`SegmentAttention` of one segment, or of the start of one."""
+    """`SegmentAttention` of one segment, or of the start of one.
+
+    Its convolutions see the tokens `before` it too.
+    """
     heads = p.heads
     y = [
         blocks.segment_attention(*one_head, segment_len=len(x), base=base)
         for one_head in zip(
-            split(linear(heads.query_projection, x), n_heads),
-            *_keys_and_values(heads, x, n_heads),
+            *_of_tokens(heads, x, before, n_heads),
             *_keys_and_values(heads, retrieved, n_heads),
             *_keys_and_values(heads, heads.persistent_tokens, n_heads),
             strict=True,
         )
     ]
     return linear(heads.output_projection, join(np.array(y)))
+
+
+def _of_tokens(
+    heads: Parameters, x: np.ndarray, before: np.ndarray, n_heads: int
+) -> list[np.ndarray]:
+    """Queries, keys and values of each head, convolved over the tokens before too."""
+    x = np.concatenate([before, x])
+    projections = (heads.query_projection, heads.key_projection, heads.value_projection)
+    rows = [linear(projection, x) for projection in projections]
+    if heads.convs:
+        rows = [
+            blocks.causal_conv(row, conv.kernel)
+            for row, conv in zip(rows, heads.convs, strict=True)
+        ]
+    return [split(row[len(before) :], n_heads) for row in rows]
 
 
 def _keys_and_values(

@@ -42,6 +42,7 @@ def mac(p: Parameters, options: Options, x: np.ndarray) -> np.ndarray:
             p.attention,
             segment,
             retrieved,
+            x[:start],
             n_heads=attention["n_heads"],
             base=attention["rope_base"],
         )

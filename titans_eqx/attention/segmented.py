@@ -1,7 +1,8 @@
 """Attention inside segments, with memories as context (MAC).
 
 Query `i` of a segment sees the persistent tokens, the retrieved memories `h_j` and the
-tokens `x_j` with `j <= i`. `h_j` and `x_j` share position `j` of the segment.
+tokens `x_j` with `j <= i`. `h_j` and `x_j` share position `j` of the segment. The
+convolutions of tokens, if there are any, do not end with a segment; memories have none.
 
 Deviation: the paper puts all memories of a segment in front of it, where token `i`
 would see `h_j` of later tokens, which are functions of those tokens. We give memories
@@ -14,22 +15,29 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads
+from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads, ConvStates
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.rope import rotate
 
 
-class SegmentCache(eqx.Module):
-    """Rotated keys, and values, of the current segment; positions to come are zero.
+class SegmentEntries(eqx.Module):
+    """Rotated keys, and values, of positions of a segment.
 
     Laid out as the products need them, or each decoded token would transpose them all.
     """
 
-    token_keys: Float[Array, "heads segment d_head"]
-    token_values: Float[Array, "heads segment d_head"]
-    memory_keys: Float[Array, "heads segment d_head"]
-    memory_values: Float[Array, "heads segment d_head"]
+    token_keys: Float[Array, "heads seq d_head"]
+    token_values: Float[Array, "heads seq d_head"]
+    memory_keys: Float[Array, "heads seq d_head"]
+    memory_values: Float[Array, "heads seq d_head"]
+
+
+class SegmentCache(eqx.Module):
+    """What was read of the current segment; positions to come are zero."""
+
+    entries: SegmentEntries
+    conv_states: ConvStates
 
 
 class SegmentAttention(eqx.Module):
@@ -43,7 +51,8 @@ class SegmentAttention(eqx.Module):
         """An empty segment."""
         shape = (self.heads.n_heads, self.segment_len, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
-        return SegmentCache(empty, empty, empty, empty)
+        entries = SegmentEntries(empty, empty, empty, empty)
+        return SegmentCache(entries, self.heads.init_conv_states())
 
     def __call__(
         self,
@@ -65,9 +74,12 @@ class SegmentAttention(eqx.Module):
             filled in.
         """
         positions = jnp.arange(padding.length, dtype=jnp.int32)
-        entries = self._entries(x, memories, positions)
-        cache = jax.vmap(padding.merge)(entries, cache)
-        return self._attend(x, positions, cache), cache
+        queries, entries, conv_states = self._project(
+            x, memories, positions, cache.conv_states, padding
+        )
+        entries = jax.vmap(padding.merge)(entries, cache.entries)
+        y = self._attend(queries, positions, entries)
+        return y, SegmentCache(entries, conv_states)
 
     def step(
         self,
@@ -77,43 +89,50 @@ class SegmentAttention(eqx.Module):
         position: Int[Array, ""],
     ) -> tuple[Float[Array, " d_model"], SegmentCache]:
         """Attend from the token at one position; see `__call__`."""
-        rows, positions = x[None, :], position[None]
-        entry = self._entries(rows, memory[None, :], positions)
-        cache = jax.tree.map(
+        positions = position[None]
+        queries, entry, conv_states = self._project(
+            x[None, :], memory[None, :], positions, cache.conv_states, Padding.none(1)
+        )
+        entries = jax.tree.map(
             lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, 1),
-            cache,
+            cache.entries,
             entry,
         )
-        return self._attend(rows, positions, cache)[0], cache
+        y = self._attend(queries, positions, entries)[0]
+        return y, SegmentCache(entries, conv_states)
 
-    def _entries(
+    def _project(
         self,
         x: Float[Array, "seq d_model"],
         memories: Float[Array, "seq d_model"],
         positions: Int[Array, " seq"],
-    ) -> SegmentCache:
+        conv_states: ConvStates,
+        padding: Padding,
+    ) -> tuple[Float[Array, "seq heads d_head"], SegmentEntries, ConvStates]:
         heads = self.heads
-
-        def keys_and_values(rows: Array) -> tuple[Array, Array]:
-            keys = heads.split(linear_rows(heads.key_projection, rows))
-            values = heads.split(linear_rows(heads.value_projection, rows))
+        (queries, *of_tokens), conv_states = heads.project(x, conv_states, padding)
+        of_memories = [
+            heads.split(linear_rows(projection, memories))
+            for projection in (heads.key_projection, heads.value_projection)
+        ]
+        entries = []
+        for keys, values in (of_tokens, of_memories):
             keys = rotate(keys, positions, base=heads.rope_base)
-            return rearrange(keys, HEADS_FIRST), rearrange(values, HEADS_FIRST)
-
-        return SegmentCache(*keys_and_values(x), *keys_and_values(memories))
+            entries += [rearrange(rows, HEADS_FIRST) for rows in (keys, values)]
+        return queries, SegmentEntries(*entries), conv_states
 
     def _attend(
         self,
-        x: Float[Array, "seq d_model"],
+        queries: Float[Array, "seq heads d_head"],
         positions: Int[Array, " seq"],
-        cache: SegmentCache,
+        entries: SegmentEntries,
     ) -> Float[Array, "seq d_model"]:
         all_positions = jnp.arange(self.segment_len, dtype=jnp.int32)
         is_past = positions[:, None] >= all_positions[None, :]
         return self.heads.attend(
-            self.heads.split(linear_rows(self.heads.query_projection, x)),
+            queries,
             positions,
-            jnp.concatenate([cache.memory_keys, cache.token_keys], axis=1),
-            jnp.concatenate([cache.memory_values, cache.token_values], axis=1),
+            jnp.concatenate([entries.memory_keys, entries.token_keys], axis=1),
+            jnp.concatenate([entries.memory_values, entries.token_values], axis=1),
             jnp.concatenate([is_past, is_past], axis=1),
         )

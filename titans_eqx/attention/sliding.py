@@ -8,27 +8,18 @@ attention.
 Keys are cached without their rotation and turned when they are used, by their place in
 the window. Scores depend only on differences of positions, so a stream needs no
 absolute position and loses no precision however long it runs.
-
-By option queries, keys and values pass through the short causal convolutions that those
-of the memory have, so that a model without memory can have them too; without SiLU,
-which softmax attention does not need.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from einops import rearrange
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
-from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads
-from titans_eqx.nn.conv import CausalConv
+from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads, ConvStates
 from titans_eqx.nn.documents import Documents
-from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.rope import rotate
-
-Projected = tuple[Float[Array, "seq heads d_head"], ...]
 
 
 class WindowCache(eqx.Module):
@@ -37,59 +28,22 @@ class WindowCache(eqx.Module):
     keys: Float[Array, "window heads d_head"]
     values: Float[Array, "window heads d_head"]
     n_cached: Int[Array, ""]  # how many of the last rows are real
-    conv_states: tuple[Float[Array, "conv_state_len d_model"], ...]  # of q, k and v
+    conv_states: ConvStates
 
 
 class SlidingAttention(eqx.Module):
     """Causal attention over [persistent | the last `window` tokens]."""
 
     heads: AttentionHeads
-    convs: tuple[CausalConv, ...]  # of queries, keys and values; none at kernel size 1
 
-    window: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        heads: AttentionHeads,
-        *,
-        window: int,
-        kernel_size: int = 1,
-        key_delay: int = 0,
-        key: PRNGKeyArray,
-    ) -> None:
-        """Add windows, and convolutions if wanted, to heads.
-
-        Args:
-            heads: Projections and persistent tokens.
-            window: Tokens that a token sees, itself included.
-            kernel_size: Tokens that the convolutions see; 1 = no convolutions.
-            key_delay: Tokens back at which the convolution of the keys starts. With 1
-                a value is found by the token before it, as induction wants it.
-            key: Random key of the convolutions.
-
-        Raises:
-            ValueError: If the keys would start outside their convolution.
-        """
-        if key_delay >= kernel_size:
-            raise ValueError(
-                f"key_delay must be less than kernel_size, got key_delay={key_delay} "
-                f"with kernel_size={kernel_size}."
-            )
-        self.heads = heads
-        delays = zip((0, key_delay, 0), jr.split(key, 3), strict=True)
-        convs = (
-            CausalConv(heads.d_model, kernel_size, delay=delay, key=k)
-            for delay, k in delays
-        )
-        self.convs = tuple(convs) if kernel_size > 1 else ()
-        self.window = window
+    window: int = eqx.field(static=True)  # tokens that a token sees, itself included
 
     def init_state(self) -> WindowCache:
         """Nothing was read yet."""
         shape = (self.window, self.heads.n_heads, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
-        conv_states = tuple(conv.init_state() for conv in self.convs)
-        return WindowCache(empty, empty, jnp.zeros((), jnp.int32), conv_states)
+        n_cached = jnp.zeros((), jnp.int32)
+        return WindowCache(empty, empty, n_cached, self.heads.init_conv_states())
 
     def __call__(
         self,
@@ -110,7 +64,9 @@ class SlidingAttention(eqx.Module):
         n_tokens, window = x.shape[0], self.window
         is_fresh = cache is None
         cache = self.init_state() if cache is None else cache
-        (queries, keys, values), conv_states = self._project(x, cache, documents)
+        (queries, keys, values), conv_states = self.heads.project(
+            x, cache.conv_states, Padding.none(n_tokens), documents
+        )
         numbers, n_own = None, cache.n_cached + n_tokens
         if documents is not None:
             numbers = documents.numbers
@@ -157,7 +113,9 @@ class SlidingAttention(eqx.Module):
         self, x: Float[Array, " d_model"], cache: WindowCache
     ) -> tuple[Float[Array, " d_model"], WindowCache]:
         """Attend from one token; see `__call__`."""
-        (queries, key, value), conv_states = self._project(x[None, :], cache)
+        (queries, key, value), conv_states = self.heads.project(
+            x[None, :], cache.conv_states, Padding.none(1)
+        )
         after = WindowCache(
             keys=jnp.concatenate([cache.keys[1:], key]),
             values=jnp.concatenate([cache.values[1:], value]),
@@ -166,32 +124,6 @@ class SlidingAttention(eqx.Module):
         )
         n_hidden = self.window - after.n_cached
         return self._attend(queries, after.keys, after.values, n_hidden)[0], after
-
-    def _project(
-        self,
-        x: Float[Array, "seq d_model"],
-        cache: WindowCache,
-        documents: Documents | None = None,
-    ) -> tuple[Projected, tuple[Float[Array, "conv_state_len d_model"], ...]]:
-        """Queries, keys and values of each head, and the states of the convolutions."""
-        heads = self.heads
-        projected = [
-            linear_rows(projection, x)
-            for projection in (
-                heads.query_projection,
-                heads.key_projection,
-                heads.value_projection,
-            )
-        ]
-        conv_states = []
-        if self.convs:
-            padding = Padding.none(x.shape[0])
-            for i, conv in enumerate(self.convs):
-                projected[i], conv_state = conv(
-                    projected[i], cache.conv_states[i], padding, documents
-                )
-                conv_states.append(conv_state)
-        return tuple(heads.split(rows) for rows in projected), tuple(conv_states)
 
     def _attend(
         self,

@@ -50,7 +50,7 @@ class AttentionConfig(Section):
     )
     kernel_size: KernelSize = Field(
         default=1,
-        description="tokens seen by a convolution of q, k and v (not mac); 1 = none",
+        description="tokens seen by a convolution of q, k and v; 1 = none",
     )
     key_delay: int = Field(
         default=0,
@@ -159,13 +159,6 @@ class ModelConfig(Section):
 
     def _check_convolution(self) -> None:
         size, delay = self.attention.kernel_size, self.attention.key_delay
-        if size != 1 and all(block in ("mac", "lmm") for block in self.blocks):
-            raise combination_error(
-                'model.attention.kernel_size has no effect without a "mag", "mal" or '
-                f'"transformer" block, got {size}; leave it out',
-                "model.attention.kernel_size",
-                "model.pattern",
-            )
         if delay >= size:
             raise combination_error(
                 "model.attention.key_delay must be < model.attention.kernel_size, got "

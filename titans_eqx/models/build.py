@@ -152,14 +152,7 @@ def _build_mixer(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> Abstra
 
 
 def _sliding_attention(config: ModelConfig, *, key: PRNGKeyArray) -> SlidingAttention:
-    heads_key, conv_key = jr.split(key)
-    return SlidingAttention(
-        _heads(config, key=heads_key),
-        window=config.attention.window,
-        kernel_size=config.attention.kernel_size,
-        key_delay=config.attention.key_delay,
-        key=conv_key,
-    )
+    return SlidingAttention(_heads(config, key=key), config.attention.window)
 
 
 def _heads(config: ModelConfig, *, key: PRNGKeyArray) -> AttentionHeads:
@@ -168,6 +161,8 @@ def _heads(config: ModelConfig, *, key: PRNGKeyArray) -> AttentionHeads:
         n_heads=config.attention.n_heads,
         n_persistent=config.attention.n_persistent,
         rope_base=config.attention.rope_base,
+        kernel_size=config.attention.kernel_size,
+        key_delay=config.attention.key_delay,
         key=key,
     )
 
