@@ -127,6 +127,18 @@ WRONG_TEXTS = {
         "[model.attention]\nkey_delay = 1",
         "model.attention.key_delay must be < model.attention.kernel_size, got 1 and 1",
     ),
+    "steps of the delta rule": (
+        '[model.memory]\nrule = "delta"\ndepth = 1\nnorm = false\n'
+        "max_learning_rate = 2.0",
+        "model.memory.max_learning_rate must be <= 1 (2 needs use_momentum = false, "
+        'and error_after_decay = true or decay = "none") with model.memory.rule = '
+        '"delta", got 2.0',
+    ),
+    "steps of the delta rule that mirror": (
+        '[model.memory]\nrule = "delta"\ndepth = 1\nnorm = false\n'
+        'use_momentum = false\ndecay = "none"\nmax_learning_rate = 3.0',
+        "model.memory.max_learning_rate must be <= 2",
+    ),
     "memory heads": (
         "[model.memory]\nn_heads = 5",
         "model.d_model must be a multiple of model.memory.n_heads, got 128 and 5; "

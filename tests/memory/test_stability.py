@@ -187,16 +187,17 @@ def error_bounds(keys, values):
     return np.linalg.norm(keys - values, axis=1)
 
 
+@pytest.mark.parametrize("rate", [1.0, 2.0])
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_the_delta_rule_grows_at_most_linearly(form, values):
-    """Without clipping: unit keys and a learning rate of 1, the largest there is."""
+def test_the_delta_rule_grows_at_most_linearly(form, values, rate):
+    """Without clipping: unit keys and a step that replaces, or one that mirrors."""
     values = jnp.asarray(values, jnp.float32)
     keys = unit_norm(values / jnp.max(jnp.abs(values)))
-    gates = {"decay": 0.0, "learning_rate": 1.0}
+    gates = {"decay": 0.0, "learning_rate": rate}
     (reads, weights), start = run_delta(form, WRITES_ALONE, keys, values, gates)
     assert np.all(np.isfinite(reads))
-    written = np.cumsum(error_bounds(keys, values)).reshape(-1, CHUNK)[:, -1]
+    written = rate * np.cumsum(error_bounds(keys, values)).reshape(-1, CHUNK)[:, -1]
     assert np.all(sizes(weights) <= 1.001 * (sizes(start) + written))
 
 

@@ -7,14 +7,13 @@ DELTA = {"rule": "delta", "depth": 1, "norm": False}
 
 MAC: dict[str, ModelConfig] = {
     "mac": small_config(),
-    "mac convolved": small_config(attention={"kernel_size": 3, "key_delay": 1}),
     "mac mixed, on some layers": small_config(
         pattern=["transformer", "mac", "transformer"],
         n_layers=3,
         gate="mix",
         tied_embeddings=False,
         memory={"initial_memory": "learned", "surprise": "full"},
-        attention={"n_persistent": 0},
+        attention={"n_persistent": 0, "kernel_size": 3, "key_delay": 1},
     ),
 }
 OTHERS: dict[str, ModelConfig] = {

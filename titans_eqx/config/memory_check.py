@@ -83,6 +83,12 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
     to_zero = ("decay_towards", heads.decay_towards == "zero", '"zero"')
     match heads.rule:
         case "delta":
+            # A step above 1 mirrors what is stored; it must not meet a velocity, nor an
+            # error that the decay has not made smaller.
+            may_mirror = not heads.use_momentum and (
+                heads.error_after_decay or heads.decay == "none"
+            )
+            largest = 2 if may_mirror else 1
             require(
                 "rule",
                 ("depth", heads.depth == 1, "1"),
@@ -90,7 +96,12 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
                 ("loss", heads.loss == "squared", '"squared"'),
                 no_channels,
                 to_zero,
-                ("max_learning_rate", heads.max_learning_rate <= 1, "<= 1"),
+                (
+                    "max_learning_rate",
+                    heads.max_learning_rate <= largest,
+                    f"<= {largest} (2 needs use_momentum = false, and "
+                    'error_after_decay = true or decay = "none")',
+                ),
                 # It has no clipping and no anchor.
                 *left_out("clip", "surprise"),
             )

@@ -23,7 +23,14 @@ _EACH: Final = ("model.memory.chunk_len=1",)
 MODELS: Final = {
     "transformer": ("model.pattern=transformer",),
     "delta": ("model.memory.rule=delta", *_LINEAR),
-    # A step above one turns what is stored under a key around, as parity needs.
+    # A step above one mirrors what is stored under a key, as parity needs.
+    "delta, steps to 2": (
+        "model.memory.rule=delta",
+        *_LINEAR,
+        "model.memory.use_momentum=false",
+        "model.memory.error_after_decay=true",
+        "model.memory.max_learning_rate=2.0",
+    ),
     "linear, steps to 2": (
         *_LINEAR,
         *_EACH,

@@ -20,7 +20,9 @@ multiplied by `1 - alpha_t`, and without momentum this is Gated DeltaNet (arXiv
 
 There is no clipping. Unit keys and theta < 1 are stable by themselves; with momentum
 they are not (eta = 0.9 with theta = 0.5 overflows on keys that come back rarely), so
-the gate eta ends where `theta / (1 - eta)` reaches 2.
+the gate eta ends where `theta / (1 - eta)` reaches 2. Without momentum, and with the
+error after the decay, theta may go to 2: `1 - theta k k^T` then mirrors what is stored
+under a key, which following a state such as parity needs (arXiv 2411.12537).
 """
 
 from collections.abc import Mapping
