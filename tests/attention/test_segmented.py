@@ -6,7 +6,7 @@ import pytest
 
 from tests.oracles import attention as oracle
 from tests.oracles.parameters import parameters
-from titans_eqx.attention import AttentionHeads, SegmentAttention
+from titans_eqx.attention import AttentionHeads, SegmentAttention, attention_convs
 from titans_eqx.nn import Padding
 
 D_MODEL, SEGMENT, BASE = 8, 5, 100.0
@@ -20,10 +20,10 @@ def draw(getkey, *, n_persistent=2, kernel_size=1):
         n_heads=2,
         n_persistent=n_persistent,
         rope_base=BASE,
-        kernel_size=kernel_size,
         key=getkey(),
     )
-    attention = SegmentAttention(heads, SEGMENT)
+    convs = attention_convs(D_MODEL, kernel_size, key=getkey())
+    attention = SegmentAttention(heads, convs, SEGMENT)
     x, memories = 2 * jax.random.normal(getkey(), (2, SEGMENT, D_MODEL))
     return attention, x, memories
 

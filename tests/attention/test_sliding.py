@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 
 from tests.oracles import attention as oracle
 from tests.oracles.parameters import parameters
-from titans_eqx.attention import AttentionHeads, SlidingAttention
+from titans_eqx.attention import AttentionHeads, SlidingAttention, attention_convs
 from titans_eqx.nn.linear import linear_rows
 
 D_MODEL, WINDOW, BASE = 8, 5, 100.0
@@ -21,11 +21,11 @@ def draw(getkey, n_tokens, *, n_persistent=2, window=WINDOW, kernel_size=1):
         n_heads=2,
         n_persistent=n_persistent,
         rope_base=BASE,
-        kernel_size=kernel_size,
         key=getkey(),
     )
+    convs = attention_convs(D_MODEL, kernel_size, key=getkey())
     x = 2 * jax.random.normal(getkey(), (n_tokens, D_MODEL))
-    return SlidingAttention(heads, window), x
+    return SlidingAttention(heads, convs, window), x
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
@@ -125,8 +125,8 @@ def test_bad_sizes_are_refused(getkey):
 
 
 def test_keys_start_at_the_token_before(getkey):
-    heads = AttentionHeads(D_MODEL, n_heads=2, kernel_size=3, key_delay=1, key=getkey())
-    starts = [np.argmax(np.mean(conv.kernel, axis=1)) for conv in heads.convs]
+    convs = attention_convs(D_MODEL, 3, key_delay=1, key=getkey())
+    starts = [np.argmax(np.mean(conv.kernel, axis=1)) for conv in convs]
     assert starts == [2, 1, 2]
     with pytest.raises(ValueError, match="key_delay=1 with kernel_size=1"):
-        AttentionHeads(D_MODEL, n_heads=2, key_delay=1, key=getkey())
+        attention_convs(D_MODEL, key_delay=1, key=getkey())

@@ -59,6 +59,6 @@ def test_only_the_memory_carries_over_to_later_segments(x64, is_off):
 
 def test_a_segment_that_cuts_a_chunk_is_refused():
     mixer = build(small_config())
-    attention = SegmentAttention(mixer.attention.heads, 5)
+    attention = SegmentAttention(mixer.attention.heads, (), 5)
     with pytest.raises(ValueError, match="segment_len=5 and chunk_len=2"):
         MemoryAsContext(mixer.memory, attention, mixer.write_norm, mixer.gate)

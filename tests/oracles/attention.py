@@ -36,7 +36,7 @@ def sliding_attention(
     y = [
         blocks.sliding_attention(*one_head, window=window, base=base)
         for one_head in zip(
-            *_of_tokens(heads, x, x[:0], n_heads),
+            *_of_tokens(p, x, x[:0], n_heads),
             *_keys_and_values(heads, heads.persistent_tokens, n_heads),
             strict=True,
         )
@@ -61,7 +61,7 @@ def segment_attention(
     y = [
         blocks.segment_attention(*one_head, segment_len=len(x), base=base)
         for one_head in zip(
-            *_of_tokens(heads, x, before, n_heads),
+            *_of_tokens(p, x, before, n_heads),
             *_keys_and_values(heads, retrieved, n_heads),
             *_keys_and_values(heads, heads.persistent_tokens, n_heads),
             strict=True,
@@ -71,16 +71,16 @@ def segment_attention(
 
 
 def _of_tokens(
-    heads: Parameters, x: np.ndarray, before: np.ndarray, n_heads: int
+    p: Parameters, x: np.ndarray, before: np.ndarray, n_heads: int
 ) -> list[np.ndarray]:
     """Queries, keys and values of each head, convolved over the tokens before too."""
-    x = np.concatenate([before, x])
+    heads, x = p.heads, np.concatenate([before, x])
     projections = (heads.query_projection, heads.key_projection, heads.value_projection)
     rows = [linear(projection, x) for projection in projections]
-    if heads.convs:
+    if p.convs:
         rows = [
             blocks.causal_conv(row, conv.kernel)
-            for row, conv in zip(rows, heads.convs, strict=True)
+            for row, conv in zip(rows, p.convs, strict=True)
         ]
     return [split(row[len(before) :], n_heads) for row in rows]
 

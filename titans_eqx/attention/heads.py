@@ -28,6 +28,31 @@ Projected = tuple[Float[Array, "seq heads d_head"], ...]
 ConvStates = tuple[Float[Array, "conv_state_len d_model"], ...]
 
 
+def attention_convs(
+    d_model: int, kernel_size: int = 1, key_delay: int = 0, *, key: PRNGKeyArray
+) -> tuple[CausalConv, ...]:
+    """The convolutions of queries, keys and values.
+
+    Args:
+        d_model: Width of the stream.
+        kernel_size: Tokens that they see; 1 = no convolutions.
+        key_delay: Tokens back at which that of the keys starts. With 1 a value is found
+            by the token before it, as induction wants it.
+        key: Random key.
+
+    Raises:
+        ValueError: If the keys would start outside their convolution.
+    """
+    if key_delay >= kernel_size:
+        raise ValueError(
+            f"key_delay must be less than kernel_size, got key_delay={key_delay} "
+            f"with kernel_size={kernel_size}."
+        )
+    delays = zip((0, key_delay, 0), jr.split(key, 3), strict=True)
+    convs = (CausalConv(d_model, kernel_size, delay=d, key=k) for d, k in delays)
+    return tuple(convs) if kernel_size > 1 else ()
+
+
 class AttentionHeads(eqx.Module):
     """Query, key, value and output projections, with learned persistent tokens.
 
@@ -40,7 +65,6 @@ class AttentionHeads(eqx.Module):
     value_projection: eqx.nn.Linear
     output_projection: eqx.nn.Linear
     persistent_tokens: Float[Array, "n_persistent d_model"]
-    convs: tuple[CausalConv, ...]  # of queries, keys and values; none at kernel size 1
 
     d_model: int = eqx.field(static=True)
     n_heads: int = eqx.field(static=True)
@@ -53,8 +77,6 @@ class AttentionHeads(eqx.Module):
         n_heads: int,
         n_persistent: int = 0,
         rope_base: float = 10_000.0,
-        kernel_size: int = 1,
-        key_delay: int = 0,
         key: PRNGKeyArray,
     ) -> None:
         """Build the projections.
@@ -64,26 +86,16 @@ class AttentionHeads(eqx.Module):
             n_heads: Attention heads.
             n_persistent: Persistent tokens.
             rope_base: Wavelength base of the rotary positions.
-            kernel_size: Tokens that the convolutions see; 1 = no convolutions.
-            key_delay: Tokens back at which the convolution of the keys starts. With 1
-                a value is found by the token before it, as induction wants it.
             key: Random key.
 
         Raises:
-            ValueError: If the width cannot be divided so, or the keys would start
-                outside their convolution.
+            ValueError: If the width cannot be divided so.
         """
         if d_model % n_heads != 0 or (d_model // n_heads) % 2 != 0:
             raise ValueError(
                 "attention.n_heads must divide d_model into even widths (rotary "
                 f"positions turn pairs), got n_heads={n_heads} and d_model={d_model}."
             )
-        if key_delay >= kernel_size:
-            raise ValueError(
-                f"key_delay must be less than kernel_size, got key_delay={key_delay} "
-                f"with kernel_size={kernel_size}."
-            )
-        key, conv_key = jr.split(key)
         keys = jr.split(key, 5)
         self.query_projection, self.key_projection = (
             eqx.nn.Linear(d_model, d_model, use_bias=False, key=k) for k in keys[:2]
@@ -92,9 +104,6 @@ class AttentionHeads(eqx.Module):
             eqx.nn.Linear(d_model, d_model, use_bias=False, key=k) for k in keys[2:4]
         )
         self.persistent_tokens = jr.normal(keys[4], (n_persistent, d_model))
-        delays = zip((0, key_delay, 0), jr.split(conv_key, 3), strict=True)
-        convs = (CausalConv(d_model, kernel_size, delay=d, key=k) for d, k in delays)
-        self.convs = tuple(convs) if kernel_size > 1 else ()
         self.d_model = d_model
         self.n_heads = n_heads
         self.rope_base = rope_base
@@ -108,13 +117,10 @@ class AttentionHeads(eqx.Module):
         """Features of each head."""
         return rearrange(x, "seq (heads d) -> seq heads d", heads=self.n_heads)
 
-    def init_conv_states(self) -> ConvStates:
-        """No token was convolved yet."""
-        return tuple(conv.init_state() for conv in self.convs)
-
     def project(
         self,
         x: Float[Array, "seq d_model"],
+        convs: tuple[CausalConv, ...],
         conv_states: ConvStates,
         padding: Padding,
         documents: Documents | None = None,
@@ -123,6 +129,7 @@ class AttentionHeads(eqx.Module):
 
         Args:
             x: Tokens.
+            convs: Of queries, keys and values, or none.
             conv_states: The inputs of each convolution before the first real token.
             padding: Which of the tokens are real.
             documents: Where documents start, of which none sees another.
@@ -136,9 +143,7 @@ class AttentionHeads(eqx.Module):
             )
         ]
         after = []
-        for i, (conv, conv_state) in enumerate(
-            zip(self.convs, conv_states, strict=True)
-        ):
+        for i, (conv, conv_state) in enumerate(zip(convs, conv_states, strict=True)):
             rows[i], conv_state = conv(rows[i], conv_state, padding, documents)
             after.append(conv_state)
         return tuple(self.split(one) for one in rows), tuple(after)

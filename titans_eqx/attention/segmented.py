@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads, ConvStates
+from titans_eqx.nn.conv import CausalConv
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.rope import rotate
@@ -44,6 +45,7 @@ class SegmentAttention(eqx.Module):
     """Causal attention over [persistent | memories | tokens] of one segment."""
 
     heads: AttentionHeads
+    convs: tuple[CausalConv, ...]  # see `attention_convs`
 
     segment_len: int = eqx.field(static=True)
 
@@ -52,7 +54,7 @@ class SegmentAttention(eqx.Module):
         shape = (self.heads.n_heads, self.segment_len, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
         entries = SegmentEntries(empty, empty, empty, empty)
-        return SegmentCache(entries, self.heads.init_conv_states())
+        return SegmentCache(entries, tuple(conv.init_state() for conv in self.convs))
 
     def __call__(
         self,
@@ -110,7 +112,9 @@ class SegmentAttention(eqx.Module):
         padding: Padding,
     ) -> tuple[Float[Array, "seq heads d_head"], SegmentEntries, ConvStates]:
         heads = self.heads
-        (queries, *of_tokens), conv_states = heads.project(x, conv_states, padding)
+        (queries, *of_tokens), conv_states = heads.project(
+            x, self.convs, conv_states, padding
+        )
         of_memories = [
             heads.split(linear_rows(projection, memories))
             for projection in (heads.key_projection, heads.value_projection)

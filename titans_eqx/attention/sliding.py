@@ -17,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads, ConvStates
+from titans_eqx.nn.conv import CausalConv
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.rope import rotate
@@ -35,6 +36,7 @@ class SlidingAttention(eqx.Module):
     """Causal attention over [persistent | the last `window` tokens]."""
 
     heads: AttentionHeads
+    convs: tuple[CausalConv, ...]  # see `attention_convs`
 
     window: int = eqx.field(static=True)  # tokens that a token sees, itself included
 
@@ -42,8 +44,8 @@ class SlidingAttention(eqx.Module):
         """Nothing was read yet."""
         shape = (self.window, self.heads.n_heads, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
-        n_cached = jnp.zeros((), jnp.int32)
-        return WindowCache(empty, empty, n_cached, self.heads.init_conv_states())
+        conv_states = tuple(conv.init_state() for conv in self.convs)
+        return WindowCache(empty, empty, jnp.zeros((), jnp.int32), conv_states)
 
     def __call__(
         self,
@@ -65,7 +67,7 @@ class SlidingAttention(eqx.Module):
         is_fresh = cache is None
         cache = self.init_state() if cache is None else cache
         (queries, keys, values), conv_states = self.heads.project(
-            x, cache.conv_states, Padding.none(n_tokens), documents
+            x, self.convs, cache.conv_states, Padding.none(n_tokens), documents
         )
         numbers, n_own = None, cache.n_cached + n_tokens
         if documents is not None:
@@ -114,7 +116,7 @@ class SlidingAttention(eqx.Module):
     ) -> tuple[Float[Array, " d_model"], WindowCache]:
         """Attend from one token; see `__call__`."""
         (queries, key, value), conv_states = self.heads.project(
-            x[None, :], cache.conv_states, Padding.none(1)
+            x[None, :], self.convs, cache.conv_states, Padding.none(1)
         )
         after = WindowCache(
             keys=jnp.concatenate([cache.keys[1:], key]),

@@ -8,7 +8,12 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
-from titans_eqx.attention import AttentionHeads, SegmentAttention, SlidingAttention
+from titans_eqx.attention import (
+    AttentionHeads,
+    SegmentAttention,
+    SlidingAttention,
+    attention_convs,
+)
 from titans_eqx.config import ModelConfig
 from titans_eqx.memory import AbstractMemory, HierarchicalMemory, NeuralMemory
 from titans_eqx.models.attention import AttentionOnly
@@ -20,6 +25,7 @@ from titans_eqx.models.mac import MemoryAsContext
 from titans_eqx.models.mag import MemoryAsGate
 from titans_eqx.models.mal import MemoryAsLayer
 from titans_eqx.models.mixer import AbstractMixer
+from titans_eqx.nn.conv import CausalConv
 from titans_eqx.nn.feedforward import SwiGLU
 
 
@@ -128,7 +134,8 @@ def _build_mixer(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> Abstra
             return MemoryAsContext(
                 memory,
                 SegmentAttention(
-                    _heads(config, key=attention_key), config.attention.segment_len
+                    *_attention(config, key=attention_key),
+                    config.attention.segment_len,
                 ),
                 _norm(config),
                 MemoryGate(config.d_model, config.gate),
@@ -152,19 +159,25 @@ def _build_mixer(name: str, config: ModelConfig, *, key: PRNGKeyArray) -> Abstra
 
 
 def _sliding_attention(config: ModelConfig, *, key: PRNGKeyArray) -> SlidingAttention:
-    return SlidingAttention(_heads(config, key=key), config.attention.window)
+    return SlidingAttention(*_attention(config, key=key), config.attention.window)
 
 
-def _heads(config: ModelConfig, *, key: PRNGKeyArray) -> AttentionHeads:
-    return AttentionHeads(
+def _attention(
+    config: ModelConfig, *, key: PRNGKeyArray
+) -> tuple[AttentionHeads, tuple[CausalConv, ...]]:
+    heads_key, conv_key = jr.split(key)
+    options = config.attention
+    heads = AttentionHeads(
         config.d_model,
-        n_heads=config.attention.n_heads,
-        n_persistent=config.attention.n_persistent,
-        rope_base=config.attention.rope_base,
-        kernel_size=config.attention.kernel_size,
-        key_delay=config.attention.key_delay,
-        key=key,
+        n_heads=options.n_heads,
+        n_persistent=options.n_persistent,
+        rope_base=options.rope_base,
+        key=heads_key,
     )
+    convs = attention_convs(
+        config.d_model, options.kernel_size, options.key_delay, key=conv_key
+    )
+    return heads, convs
 
 
 def _norm(config: ModelConfig) -> eqx.nn.RMSNorm:
