@@ -83,6 +83,8 @@ def test_bad_sizes_are_refused(getkey):
         CausalConv(CHANNELS, 0, key=getkey())
     with pytest.raises(ValueError, match="delay=4 with kernel_size=4"):
         CausalConv(CHANNELS, 4, delay=4, key=getkey())
+    with pytest.raises(ValueError, match=r'0 with start="context", got delay=1'):
+        CausalConv(CHANNELS, 4, start="context", delay=1, key=getkey())
     conv, x = draw(getkey, 4)
     with pytest.raises(TypeCheckError):
         conv(x[:, :2], conv.init_state(), Padding.none(N_TOKENS))

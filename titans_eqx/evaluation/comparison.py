@@ -56,11 +56,11 @@ class AbstractComparison(ABC):
         """Draw measured runs."""
 
 
-@dataclass(frozen=True)
-class EvaluationComparison(AbstractComparison):
+@dataclass(frozen=True, kw_only=True)
+class AbstractEvaluationComparison(AbstractComparison):
     """By an evaluation of accuracy after training."""
 
-    settings: Settings
+    settings: Settings  # of the evaluation
 
     def is_measured(self, run: Run) -> bool:
         """See `AbstractComparison.is_measured`."""
@@ -69,6 +69,13 @@ class EvaluationComparison(AbstractComparison):
     def measure(self, run: Run, *, with_picture: bool) -> None:
         """See `AbstractComparison.measure`."""
         evaluate(run.folder, self.settings, self._dir(run), with_picture=with_picture)
+
+    def _dir(self, run: Run) -> Path:
+        return evaluation_dir(run.folder, self.settings, run.config.train.steps)
+
+
+class EvaluationComparison(AbstractEvaluationComparison):
+    """Evaluations below each other."""
 
     def table(self, runs: Sequence[Run]) -> Table:
         """See `AbstractComparison.table`: those of the evaluations."""
@@ -93,6 +100,3 @@ class EvaluationComparison(AbstractComparison):
             for name, points in accuracies.items()
         }
         plot_curves(means, "length", "accuracy", title, path, are_shares=True)
-
-    def _dir(self, run: Run) -> Path:
-        return evaluation_dir(run.folder, self.settings, run.config.train.steps)

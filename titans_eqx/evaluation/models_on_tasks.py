@@ -7,8 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from titans_eqx.evaluation.comparison import AbstractComparison, Run
-from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
+from titans_eqx.evaluation.comparison import AbstractEvaluationComparison, Run
 from titans_eqx.evaluation.plots import Panel, plot_panels
 from titans_eqx.evaluation.report import REPORT, read_table
 from titans_eqx.evaluation.sizes import model_sizes
@@ -35,23 +34,14 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AccuracyComparison(AbstractComparison):
-    """By accuracy after training; of a grid of settings the best is kept."""
+class AccuracyComparison(AbstractEvaluationComparison):
+    """Means over seeds; of a grid of settings the best is kept."""
 
-    settings: Settings  # of the evaluation
     columns: Mapping[str, Columns]  # of each run, by its name
     picture: Picture
     grid: tuple[str, ...] = ()  # columns of which one combination is kept
     published: Sequence[Columns] = ()
     """What others report, each beside the lines that agree in all they share."""
-
-    def is_measured(self, run: Run) -> bool:
-        """See `AbstractComparison.is_measured`."""
-        return (self._dir(run) / REPORT).exists()
-
-    def measure(self, run: Run, *, with_picture: bool) -> None:
-        """See `AbstractComparison.measure`."""
-        evaluate(run.folder, self.settings, self._dir(run), with_picture=with_picture)
 
     def is_best(self, run: Run, measured: Sequence[Run]) -> bool:
         """Whether none of its grid did better with the first seed.
@@ -155,9 +145,6 @@ class AccuracyComparison(AbstractComparison):
             dict(size) | accuracy_columns(*count.tolist())
             for size, count in counts.items()
         ]
-
-    def _dir(self, run: Run) -> Path:
-        return evaluation_dir(run.folder, self.settings, run.config.train.steps)
 
 
 def _label(line: Mapping[str, Any], columns: Sequence[str]) -> str:

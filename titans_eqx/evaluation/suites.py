@@ -100,7 +100,9 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
                 changed_case(title, configs / "recall" / "mac.toml", overrides, changes)
                 for title, changes in ABLATIONS.items()
             )
-            return Suite(cases=tuple(cases), comparison=EvaluationComparison(RECALL))
+            return Suite(
+                cases=tuple(cases), comparison=EvaluationComparison(settings=RECALL)
+            )
         case "recall" | "needle":
             cases = (
                 Case(
@@ -111,7 +113,9 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
                 for pattern in PATTERNS
             )
             settings = RECALL if name == "recall" else NEEDLE
-            return Suite(cases=tuple(cases), comparison=EvaluationComparison(settings))
+            return Suite(
+                cases=tuple(cases), comparison=EvaluationComparison(settings=settings)
+            )
         case "rules":
             return _rules(configs, overrides)
         case "text":

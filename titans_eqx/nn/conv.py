@@ -93,7 +93,8 @@ class CausalConv(eqx.Module):
             key: Random key.
 
         Raises:
-            ValueError: If `kernel_size` is less than 1, or `delay` is not inside it.
+            ValueError: If `kernel_size` is less than 1, `delay` is not inside it, or a
+                mix is to have one.
         """
         if kernel_size < 1:
             raise ValueError(
@@ -103,6 +104,10 @@ class CausalConv(eqx.Module):
             raise ValueError(
                 f"delay must be from 0 to kernel_size - 1, got delay={delay} with "
                 f"kernel_size={kernel_size}."
+            )
+        if start == "context" and delay > 0:
+            raise ValueError(
+                f'delay must be 0 with start="context", got delay={delay}.'
             )
         noise = jr.normal(key, (kernel_size, channels))
         if start == "context":
