@@ -12,7 +12,7 @@ CONFIG = """
 d_model = 8
 n_layers = 2
 pattern = ["transformer", "lmm"]
-memory = { n_heads = 2, chunk_len = 4, expansion = 1 }
+memory = { rule = "delta", n_heads = 2, depth = 1, norm = false, chunk_len = 4 }
 attention = { n_heads = 2, segment_len = 8, window = 8, n_persistent = 1 }
 
 [data]

@@ -36,7 +36,8 @@ def test_numbers_of_every_token_and_a_picture_are_written(run_folder, text, tmp_
         (layer,) = record["layers"]
         assert layer["layer"] == 1
         assert len(layer["surprise"]) == len(layer["memory_norm"]) == 2
-        assert len(layer["alpha"][0]) == len(layer["theta"][0]) == 2
+        # One gate of each head for its one linear map.
+        assert len(layer["alpha"][0]) == len(layer["theta"][0]) == 1
     assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
     message = "error: out exists; name a new folder with --out."

@@ -26,7 +26,8 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "sample_len": 6,
     },
 }
-MEMORY = {"n_heads": 2, "chunk_len": 4, "expansion": 1}
+# Of all memories the quickest to compile; most tests are about a run, not its memory.
+MEMORY = {"rule": "delta", "n_heads": 2, "depth": 1, "norm": False, "chunk_len": 4}
 ATTENTION = {"n_heads": 2, "segment_len": 8, "window": 8, "n_persistent": 2}
 
 
