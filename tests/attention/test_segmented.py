@@ -102,6 +102,6 @@ def test_dtype_is_kept(getkey):
         lambda a: a.astype(jnp.bfloat16), draw(getkey)
     )
     y, cache = attention(x, memories, attention.init_state(), Padding.none(SEGMENT))
-    assert y.dtype == cache.entries.token_keys.dtype == jnp.bfloat16
+    assert y.dtype == cache.token_keys.dtype == jnp.bfloat16
     y, cache = attention.step(x[0], memories[0], cache, jnp.asarray(0))
-    assert y.dtype == cache.entries.token_keys.dtype == jnp.bfloat16
+    assert y.dtype == cache.token_keys.dtype == jnp.bfloat16

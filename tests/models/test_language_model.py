@@ -211,5 +211,5 @@ def test_half_precision_parameters_keep_a_wide_memory(name):
         wide.append(memory.heads.anchor)
     if name == "mac":
         wide.append(layer.snapshot)
-        assert layer.cache.entries.token_keys.dtype == jnp.bfloat16
+        assert layer.cache.token_keys.dtype == jnp.bfloat16
     assert {x.dtype for x in jax.tree.leaves(wide)} == {jnp.dtype("float32")}

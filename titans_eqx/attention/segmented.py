@@ -21,24 +21,26 @@ from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.rope import rotate
 
+Entries = tuple[Float[Array, "heads seq d_head"], ...]
 
-class SegmentEntries(eqx.Module):
-    """Rotated keys, and values, of positions of a segment.
+
+class SegmentCache(eqx.Module):
+    """Rotated keys, and values, of the current segment; positions to come are zero.
 
     Laid out as the products need them, or each decoded token would transpose them all.
     """
 
-    token_keys: Float[Array, "heads seq d_head"]
-    token_values: Float[Array, "heads seq d_head"]
-    memory_keys: Float[Array, "heads seq d_head"]
-    memory_values: Float[Array, "heads seq d_head"]
-
-
-class SegmentCache(eqx.Module):
-    """What was read of the current segment; positions to come are zero."""
-
-    entries: SegmentEntries
+    token_keys: Float[Array, "heads segment d_head"]
+    token_values: Float[Array, "heads segment d_head"]
+    memory_keys: Float[Array, "heads segment d_head"]
+    memory_values: Float[Array, "heads segment d_head"]
     conv_states: ConvStates
+
+    @property
+    def entries(self) -> Entries:
+        """Keys and values, in the order of the fields."""
+        keys_and_values = (self.token_keys, self.token_values)
+        return (*keys_and_values, self.memory_keys, self.memory_values)
 
 
 class SegmentAttention(eqx.Module):
@@ -53,8 +55,8 @@ class SegmentAttention(eqx.Module):
         """An empty segment."""
         shape = (self.heads.n_heads, self.segment_len, self.heads.d_head)
         empty = jnp.zeros(shape, self.heads.persistent_tokens.dtype)
-        entries = SegmentEntries(empty, empty, empty, empty)
-        return SegmentCache(entries, tuple(conv.init_state() for conv in self.convs))
+        conv_states = tuple(conv.init_state() for conv in self.convs)
+        return SegmentCache(empty, empty, empty, empty, conv_states)
 
     def __call__(
         self,
@@ -80,8 +82,8 @@ class SegmentAttention(eqx.Module):
             x, memories, positions, cache.conv_states, padding
         )
         entries = jax.vmap(padding.merge)(entries, cache.entries)
-        y = self._attend(queries, positions, entries)
-        return y, SegmentCache(entries, conv_states)
+        cache = SegmentCache(*entries, conv_states=conv_states)
+        return self._attend(queries, positions, cache), cache
 
     def step(
         self,
@@ -100,8 +102,8 @@ class SegmentAttention(eqx.Module):
             cache.entries,
             entry,
         )
-        y = self._attend(queries, positions, entries)[0]
-        return y, SegmentCache(entries, conv_states)
+        cache = SegmentCache(*entries, conv_states=conv_states)
+        return self._attend(queries, positions, cache)[0], cache
 
     def _project(
         self,
@@ -110,7 +112,7 @@ class SegmentAttention(eqx.Module):
         positions: Int[Array, " seq"],
         conv_states: ConvStates,
         padding: Padding,
-    ) -> tuple[Float[Array, "seq heads d_head"], SegmentEntries, ConvStates]:
+    ) -> tuple[Float[Array, "seq heads d_head"], Entries, ConvStates]:
         heads = self.heads
         (queries, *of_tokens), conv_states = heads.project(
             x, self.convs, conv_states, padding
@@ -123,20 +125,20 @@ class SegmentAttention(eqx.Module):
         for keys, values in (of_tokens, of_memories):
             keys = rotate(keys, positions, base=heads.rope_base)
             entries += [rearrange(rows, HEADS_FIRST) for rows in (keys, values)]
-        return queries, SegmentEntries(*entries), conv_states
+        return queries, tuple(entries), conv_states
 
     def _attend(
         self,
         queries: Float[Array, "seq heads d_head"],
         positions: Int[Array, " seq"],
-        entries: SegmentEntries,
+        cache: SegmentCache,
     ) -> Float[Array, "seq d_model"]:
         all_positions = jnp.arange(self.segment_len, dtype=jnp.int32)
         is_past = positions[:, None] >= all_positions[None, :]
         return self.heads.attend(
             queries,
             positions,
-            jnp.concatenate([entries.memory_keys, entries.token_keys], axis=1),
-            jnp.concatenate([entries.memory_values, entries.token_values], axis=1),
+            jnp.concatenate([cache.memory_keys, cache.token_keys], axis=1),
+            jnp.concatenate([cache.memory_values, cache.token_values], axis=1),
             jnp.concatenate([is_past, is_past], axis=1),
         )
