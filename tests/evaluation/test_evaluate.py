@@ -24,7 +24,7 @@ def test_every_run_of_a_suite_has_a_config_that_loads(name):
     if name == "ablation":
         assert [case.name for case in cases] == list(ABLATIONS)
         # Two may be the same: what a recipe is configured to do is ablated too.
-        assert configs[0] == load_config(CONFIGS / "recall" / "mac.toml")
+        assert configs[0] == load_config(CONFIGS / "ablation" / "mac.toml")
 
 
 def test_ablations_set_what_they_are_named_for():

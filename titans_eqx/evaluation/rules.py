@@ -25,7 +25,7 @@ RULES: Final = "rules"  # folder of the configs
 # so that one on the way compares with the one at the end.
 TASKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "mqar": (
-        "recall/lmm.toml",
+        "rules/tasks/mqar.toml",
         ("train.eval_examples=64", "data.task.eval_examples=64"),
     ),
     "needle": (
@@ -33,7 +33,7 @@ TASKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("train.eval_examples=64", "data.task.eval_examples=64"),
     ),
     "text": (
-        "rules/text/lmm.toml",
+        "rules/tasks/text.toml",
         ("train.eval_examples=1024", "train.eval_every=100", "train.sample_every=0"),
     ),
 }
