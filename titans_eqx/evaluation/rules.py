@@ -29,7 +29,7 @@ TASKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("train.eval_examples=64", "data.task.eval_examples=64"),
     ),
     "needle": (
-        "needle/lmm.toml",
+        "rules/tasks/needle.toml",
         ("train.eval_examples=64", "data.task.eval_examples=64"),
     ),
     "text": (
