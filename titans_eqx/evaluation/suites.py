@@ -97,7 +97,9 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
     match name:
         case "ablation":
             cases = (
-                changed_case(title, configs / "ablation" / "mac.toml", overrides, changes)
+                changed_case(
+                    title, configs / "ablation" / "mac.toml", overrides, changes
+                )
                 for title, changes in ABLATIONS.items()
             )
             return Suite(
