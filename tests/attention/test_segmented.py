@@ -4,26 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.attention.small import BASE, D_MODEL, draw_attention
 from tests.oracles import attention as oracle
 from tests.oracles.parameters import parameters
-from titans_eqx.attention import AttentionHeads, SegmentAttention, attention_convs
+from titans_eqx.attention import SegmentAttention
 from titans_eqx.nn import Padding
 
-D_MODEL, SEGMENT, BASE = 8, 5, 100.0
+SEGMENT = 5
 call = eqx.filter_jit(lambda attention, *arguments: attention(*arguments))
 step = eqx.filter_jit(lambda attention, *arguments: attention.step(*arguments))
 
 
 def draw(getkey, *, n_persistent=2, kernel_size=1):
-    heads = AttentionHeads(
-        D_MODEL,
-        n_heads=2,
-        n_persistent=n_persistent,
-        rope_base=BASE,
-        key=getkey(),
-    )
-    convs = attention_convs(D_MODEL, kernel_size, key=getkey())
-    attention = SegmentAttention(heads, convs, SEGMENT)
+    parts = draw_attention(getkey, n_persistent=n_persistent, kernel_size=kernel_size)
+    attention = SegmentAttention(*parts, SEGMENT)
     x, memories = 2 * jax.random.normal(getkey(), (2, SEGMENT, D_MODEL))
     return attention, x, memories
 

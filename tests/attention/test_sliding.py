@@ -5,27 +5,21 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from tests.attention.small import BASE, D_MODEL, draw_attention
 from tests.oracles import attention as oracle
 from tests.oracles.parameters import parameters
 from titans_eqx.attention import AttentionHeads, SlidingAttention, attention_convs
 from titans_eqx.nn.linear import linear_rows
 
-D_MODEL, WINDOW, BASE = 8, 5, 100.0
+WINDOW = 5
 call = eqx.filter_jit(lambda attention, x, cache: attention(x, cache))
 step = eqx.filter_jit(lambda attention, x, cache: attention.step(x, cache))
 
 
 def draw(getkey, n_tokens, *, n_persistent=2, window=WINDOW, kernel_size=1):
-    heads = AttentionHeads(
-        D_MODEL,
-        n_heads=2,
-        n_persistent=n_persistent,
-        rope_base=BASE,
-        key=getkey(),
-    )
-    convs = attention_convs(D_MODEL, kernel_size, key=getkey())
+    parts = draw_attention(getkey, n_persistent=n_persistent, kernel_size=kernel_size)
     x = 2 * jax.random.normal(getkey(), (n_tokens, D_MODEL))
-    return SlidingAttention(heads, convs, window), x
+    return SlidingAttention(*parts, window), x
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])

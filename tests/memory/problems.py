@@ -20,6 +20,7 @@ from titans_eqx.memory import (
     MemoraRule,
     MemoryInputs,
     MemoryNet,
+    NeuralMemory,
     OmegaRule,
     RetentionRule,
     TitansRule,
@@ -252,6 +253,18 @@ def largest_difference(one: PyTree[Array], other: PyTree[Array]) -> float:
         float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
         for a, b in zip(*_twins(one, other), strict=True)
     )
+
+
+def stream_difference(memory: NeuralMemory, x: Array) -> float:
+    """How far a piece and then single tokens are from the sequence, state included."""
+    call, step = (eqx.filter_jit(f) for f in (NeuralMemory.__call__, NeuralMemory.step))
+    whole = call(memory, x)
+    first, state = call(memory, x[:6], memory.init_state())
+    reads = [*first]
+    for token in x[6:]:
+        y, state = step(memory, token, state)
+        reads.append(y)
+    return largest_difference((jnp.stack(reads), state), whole)
 
 
 def assert_identical(actual: PyTree, expected: PyTree) -> None:

@@ -12,6 +12,7 @@ from tests.memory.problems import (
     draw_problem,
     largest_difference,
     solve_both,
+    stream_difference,
     zero_leaves,
 )
 from titans_eqx.memory import MemoryInputs, MemoryNet, NeuralMemory, TitansRule
@@ -82,14 +83,7 @@ def build(rule, net):
 @each_extension
 def test_the_layer_reads_pieces_and_steps_like_the_sequence(x64, rule, net):
     memory, x = build(rule, net), jr.normal(jr.key(1), (11, D_MODEL))
-    call, step = (eqx.filter_jit(f) for f in (NeuralMemory.__call__, NeuralMemory.step))
-    whole = call(memory, x)
-    first, state = call(memory, x[:6], memory.init_state())
-    reads = [*first]
-    for token in x[6:]:
-        y, state = step(memory, token, state)
-        reads.append(y)
-    assert largest_difference((jnp.stack(reads), state), whole) < 1e-10
+    assert stream_difference(memory, x) < 1e-10
 
 
 @each_extension
