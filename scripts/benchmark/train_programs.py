@@ -11,14 +11,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from scripts.benchmark.case import Case
 from scripts.benchmark.program import Program, count_parameters
 from titans_eqx.config import RunConfig
-from titans_eqx.models import build_model
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.parameters import placed_shapes
-from titans_eqx.training.context import run_mesh
+from titans_eqx.training.context import init_run_state, run_mesh, run_train_step
 from titans_eqx.training.loss import Batch
 from titans_eqx.training.optimizer import build_optimizer
-from titans_eqx.training.state import Static, TrainState, init_train_state
-from titans_eqx.training.step import build_train_step
+from titans_eqx.training.state import TrainState
 from titans_eqx.training.throughput import TRAINING_PASSES
 
 
@@ -32,10 +30,6 @@ def train_program(case: Case) -> Program:
     mesh = run_mesh(config)
     optimizer = build_optimizer(config.optimizer, config.train.steps)
 
-    def init() -> tuple[TrainState, Static]:
-        model = build_model(config.model, key=jr.key(config.train.seed))
-        return init_train_state(model, optimizer)
-
     def logits(
         parameters: PyTree[Array],
         frozen: PyTree[Array],
@@ -44,7 +38,8 @@ def train_program(case: Case) -> Program:
         model = eqx.combine(parameters, frozen, static)
         return jax.vmap(lambda sequence: model(sequence)[0])(tokens)
 
-    state, static = eqx.filter_eval_shape(init)
+    state, static = eqx.filter_eval_shape(init_run_state, config, optimizer)
+    step = run_train_step(config, optimizer, static, mesh)
     batch = jax.eval_shape(lambda: random_batch(config))
     is_compilation = case.kind == "compile"
     if is_compilation:
@@ -53,12 +48,14 @@ def train_program(case: Case) -> Program:
         placed_batch = placed_shapes(batch, dict.fromkeys(batch, batch_sharding(mesh)))
 
         def run() -> None:
-            step = build_train_step(optimizer, static, mesh)
             step.lower(placed_state, placed_batch).compile()
     else:
         run = _steps(
-            build_train_step(optimizer, static, mesh),
-            jax.jit(lambda: init()[0], out_shardings=state.shardings(mesh))(),
+            step,
+            jax.jit(
+                lambda: init_run_state(config, optimizer)[0],
+                out_shardings=state.shardings(mesh),
+            )(),
             jax.device_put(random_batch(config), batch_sharding(mesh)),
         )
     return Program(

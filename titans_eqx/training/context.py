@@ -77,7 +77,7 @@ class TrainContext:
             mesh = planned if abstract and planned else run_mesh(config)
         optimizer = build_optimizer(config.optimizer, config.train.steps)
 
-        state, static = eqx.filter_eval_shape(_first_state, config, optimizer)
+        state, static = eqx.filter_eval_shape(init_run_state, config, optimizer)
         state = placed_shapes(state, state.shardings(mesh))
         context = cls(
             config=config,
@@ -85,17 +85,7 @@ class TrainContext:
             mesh=mesh,
             optimizer=optimizer,
             static=static,
-            train_step=build_train_step(
-                optimizer,
-                static,
-                mesh,
-                _loss_fn(config),
-                accumulate=config.train.accumulate,
-                remat=config.train.remat,
-                ema_decay=config.train.ema_decay,
-                spike_sigmas=config.optimizer.spike_sigmas,
-                spike_window=config.optimizer.spike_window,
-            ),
+            train_step=run_train_step(config, optimizer, static, mesh),
             state=state,
         )
         if abstract:
@@ -113,7 +103,7 @@ class TrainContext:
         is_cpu = self.mesh.devices.flat[0].platform == "cpu"
         # As one program: array by array would take many small ones.
         draw = jax.jit(
-            lambda: _first_state(self.config, self.optimizer)[0],
+            lambda: init_run_state(self.config, self.optimizer)[0],
             out_shardings=self.state.shardings(self.mesh),
             compiler_options=_RUN_ONCE if is_cpu else None,
         )
@@ -139,15 +129,36 @@ def run_mesh(config: RunConfig) -> Mesh:
     )
 
 
-def _first_state(
+def init_run_state(
     config: RunConfig, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Static]:
+    """The state of a run before its first step, see `init_train_state`."""
     train, carry = config.train, None
     model = build_model(config.model, key=jr.key(train.seed))
     if train.carry_state:
         carry = init_carry(model, train.batch_size, train.precision)
     averages = train.ema_decay > 0
     return init_train_state(model, optimizer, averages=averages, carry=carry)
+
+
+def run_train_step(
+    config: RunConfig,
+    optimizer: optax.GradientTransformation,
+    static: Static,
+    mesh: AnyMesh,
+) -> TrainStep:
+    """The step of a run, as its config wants it; see `build_train_step`."""
+    return build_train_step(
+        optimizer,
+        static,
+        mesh,
+        _loss_fn(config),
+        accumulate=config.train.accumulate,
+        remat=config.train.remat,
+        ema_decay=config.train.ema_decay,
+        spike_sigmas=config.optimizer.spike_sigmas,
+        spike_window=config.optimizer.spike_window,
+    )
 
 
 def _loss_fn(config: RunConfig) -> LossFn | StreamLossFn:
