@@ -1,7 +1,7 @@
 """MAD: six small tasks, each with a grid of settings of which the best is kept.
 
-The grid, the sizes of the tasks and the width are those of Poli et al. (2024); how long
-is trained is in the configs.
+The weight decays, the sizes of the tasks and the width are those of Poli et al. (2024),
+and there are as many learning rates; how long is trained is in the configs.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ TASKS: Final = (
     "memorization",
 )
 MODELS: Final = {"lmm": (), "transformer": ("model.pattern=transformer",)}
-LEARNING_RATES: Final = (1e-4, 5e-4, 1e-3)
+LEARNING_RATES: Final = (1e-3, 2e-3, 4e-3)  # of Muon; MAD has AdamW's 1e-4 to 1e-3
 WEIGHT_DECAYS: Final = (0.0, 0.1)
 SETTINGS: Final = AccuracySettings(n_examples=1280, batch_size=32)
 # Titans, NeurIPS version (arXiv 2501.00663), in the order of the tasks; one figure for
