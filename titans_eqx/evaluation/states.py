@@ -31,12 +31,6 @@ MODELS: Final = {
         "model.memory.error_after_decay=true",
         "model.memory.max_learning_rate=2.0",
     ),
-    "linear, steps to 2": (
-        *_LINEAR,
-        *_EACH,
-        "model.memory.use_momentum=false",
-        "model.memory.max_learning_rate=2.0",
-    ),
     "lmm, depth 1": ("model.memory.depth=1",),
     "lmm, depth 2": (),
     "lmm, depth 3": ("model.memory.depth=3",),
