@@ -6,11 +6,9 @@ from scripts.benchmark.case import Case, read_setting
 from scripts.benchmark.train_programs import train_program
 
 SMALL = (
-    "model.pattern=lmm",
+    "model.pattern=transformer",
     "model.d_model=16",
     "model.n_layers=1",
-    "model.memory.n_heads=1",
-    "model.memory.chunk_len=8",
     "data.seq_len=16",
     "train.batch_size=4",
     "mesh.data=1",
