@@ -62,7 +62,7 @@ def needed(small_config, optax_promotion):
         "model__d_model": 32,
         "train__batch_size": 16,
         "train__loss_block": 16,
-        "data__seq_len": 64,
+        "data__seq_len": 128,  # activations are most of it
     }
     return functools.cache(lambda **keys: step_bytes(small_config(**sizes, **keys)))
 

@@ -48,8 +48,7 @@ class Block(eqx.Module):
         more = () if documents is None else (documents,)
         mixed, state = self.mixer(jax.vmap(self.mixer_norm)(x), state, *more)
         x = x + mixed
-        fed = jax.vmap(lambda row: self.feedforward(self.feedforward_norm(row)))(x)
-        return x + fed, state
+        return x + self.feedforward(jax.vmap(self.feedforward_norm)(x)), state
 
     def step(
         self, x: Float[Array, " d_model"], state: PyTree[Array]

@@ -3,12 +3,12 @@
 from typing import Final, TypeAlias
 
 import equinox as eqx
-import jax
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from titans_eqx.memory import MemoryStats
 from titans_eqx.models.backbone import Backbone, BackboneState
+from titans_eqx.nn.linear import map_rows
 
 # Small beside what the layers add, or a tied head would start by predicting its own
 # input.
@@ -76,7 +76,7 @@ class TitansLM(eqx.Module):
             Logits for the token after each one, and the state after the last.
         """
         x, state = self.features(tokens, state, document_starts=document_starts)
-        return jax.vmap(self.logits)(x), state
+        return self.logits(x), state
 
     def features(
         self,
@@ -88,11 +88,10 @@ class TitansLM(eqx.Module):
         """`__call__` without the head: what `logits` makes predictions of."""
         return self.backbone(self.embed(tokens), state, document_starts=document_starts)
 
-    def logits(self, x: Float[Array, " d_model"]) -> Float[Array, " vocab"]:
-        """The head: the features of a token as scores of the token after it."""
-        if self.head is None:
-            return self.embedding.astype(x.dtype) @ x
-        return self.head(x)
+    def logits(self, x: Float[Array, "*seq d_model"]) -> Float[Array, "*seq vocab"]:
+        """The head: the features of tokens as scores of the token after each."""
+        weight = self.embedding if self.head is None else self.head.weight
+        return map_rows(weight.astype(x.dtype), x)
 
     def restart(self, state: ModelState, is_start: Bool[Array, ""]) -> ModelState:
         """The state to read a token with that may start another sequence.

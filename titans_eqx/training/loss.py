@@ -83,7 +83,7 @@ def score_tokens(
 
     def score(rows: tuple[Array, Array, Array]) -> TokenLoss:
         features, targets, mask = rows
-        return token_loss(jax.vmap(model.logits)(features), targets, mask)
+        return token_loss(model.logits(features), targets, mask)
 
     if block_len == 0:
         return jax.vmap(lambda *rows: score(rows))(features, targets, mask)
