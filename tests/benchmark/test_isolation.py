@@ -33,6 +33,14 @@ def test_a_process_is_told_its_case_and_what_to_do():
     assert (measured.peak_mib, measured.running_mib) == (7.5, 5)
 
 
+def test_a_turn_begins_with_a_run_that_is_left_out():
+    ours = ANSWERING.replace("[3, 1, 2]", "[9, 3, 8, 1]")
+    theirs = ANSWERING.replace("[3, 1, 2]", "[7, 4, 6, 5]")
+    with worker(ours) as first, worker(theirs) as second:
+        measured = measure_workers([first, second], 2)
+    assert [one.runs for one in measured] == [(3, 1), (4, 5)]
+
+
 def test_processes_end_with_their_worker():
     with worker(ANSWERING) as process:
         os.kill(process.facts["pid"], 0)
