@@ -16,6 +16,7 @@ where `M` and `S` are the weights and velocity before the chunk.
 from typing import Final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -88,7 +89,13 @@ def lower_products(factors: Float[Array, " chunk"]) -> Float[Array, "chunk chunk
     Differences of cumulative logarithms, never ratios of products: a product underflows
     within a chunk long before its logarithm loses a digit.
     """
-    logs = jnp.cumsum(jnp.log(jnp.maximum(factors, SMALLEST_FACTOR)))
     is_past = jnp.tril(jnp.ones((factors.size, factors.size), bool))
+    # A product with ones: the last step of a `cumsum` would be fused into the
+    # exponential of each pair, at ten times the time.
+    logs = jnp.matmul(
+        is_past.astype(factors.dtype),
+        jnp.log(jnp.maximum(factors, SMALLEST_FACTOR)),
+        precision=jax.lax.Precision.HIGHEST,
+    )
     differences = jnp.where(is_past, logs[:, None] - logs[None, :], -jnp.inf)
     return jnp.exp(differences)
