@@ -17,8 +17,6 @@ FASTER = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",
     "--xla_cpu_use_fusion_emitters=false",  # gone in jaxlib 0.12
-    # Beside the flag above a fifth less; without it, in jaxlib 0.10, two thirds more.
-    "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
 )
 ARE_FLAGS_SET = "TITANS_EQX_TEST_FLAGS"
 
