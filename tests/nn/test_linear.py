@@ -6,15 +6,12 @@ import pytest
 from titans_eqx.nn.linear import linear_rows
 
 
-@pytest.mark.parametrize("n_rows", [0, 1, 5])
-def test_rows_are_mapped_one_by_one(getkey, n_rows):
-    linear = eqx.nn.Linear(3, 4, use_bias=False, key=getkey())
-    x = jr.normal(getkey(), (n_rows, 3))
+@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (1, 3), (5, 3), (2, 5, 3)])
+def test_rows_are_mapped_one_by_one(getkey, shape, use_bias):
+    linear = eqx.nn.Linear(3, 4, use_bias=use_bias, key=getkey())
+    x = jr.normal(getkey(), shape)
     by_hand = np.asarray(x) @ np.asarray(linear.weight).T
+    if linear.bias is not None:
+        by_hand += np.asarray(linear.bias)
     np.testing.assert_allclose(linear_rows(linear, x), by_hand, rtol=1e-5)
-
-
-def test_a_bias_is_refused(getkey):
-    linear = eqx.nn.Linear(3, 4, key=getkey())
-    with pytest.raises(ValueError, match="without bias"):
-        linear_rows(linear, jr.normal(getkey(), (2, 3)))

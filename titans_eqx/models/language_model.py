@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from titans_eqx.memory import MemoryStats
 from titans_eqx.models.backbone import Backbone, BackboneState
-from titans_eqx.nn.linear import map_rows
+from titans_eqx.nn.linear import linear_rows, map_rows
 
 # Small beside what the layers add, or a tied head would start by predicting its own
 # input.
@@ -90,8 +90,9 @@ class TitansLM(eqx.Module):
 
     def logits(self, x: Float[Array, "*seq d_model"]) -> Float[Array, "*seq vocab"]:
         """The head: the features of tokens as scores of the token after each."""
-        weight = self.embedding if self.head is None else self.head.weight
-        return map_rows(weight.astype(x.dtype), x)
+        if self.head is None:
+            return map_rows(self.embedding.astype(x.dtype), x)
+        return linear_rows(self.head, x)
 
     def restart(self, state: ModelState, is_start: Bool[Array, ""]) -> ModelState:
         """The state to read a token with that may start another sequence.

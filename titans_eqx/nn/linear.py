@@ -1,7 +1,8 @@
-"""Bias-free linear maps over rows."""
+"""Linear maps over rows."""
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from titans_eqx.nn.remat import save_for_backward
@@ -10,21 +11,17 @@ from titans_eqx.nn.remat import save_for_backward
 def linear_rows(
     linear: eqx.nn.Linear, x: Float[Array, "*rows d_in"]
 ) -> Float[Array, "*rows d_out"]:
-    """The map of each row.
+    """`linear` of each row.
 
     Args:
-        linear: A map without bias.
+        linear: The map.
         x: Any number of rows, or one without an axis of rows.
 
     Returns:
-        The mapped rows; functions under `remat` keep them.
-
-    Raises:
-        ValueError: If the map has a bias.
+        The mapped rows; functions under `remat` keep the product.
     """
-    if linear.bias is not None:
-        raise ValueError("linear_rows takes maps without bias; use jax.vmap(linear).")
-    return save_for_backward(map_rows(linear.weight, x))
+    y = save_for_backward(map_rows(linear.weight, x))
+    return y if linear.bias is None else y + jnp.broadcast_to(linear.bias, y.shape)
 
 
 def map_rows(
