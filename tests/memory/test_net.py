@@ -138,7 +138,7 @@ def test_a_config_names_the_degree():
     memory = NeuralMemory.from_config(16, config, key=jr.key(0))
     assert memory.heads.initial_weights[0].shape == (4, 34, 4)
     x = jr.normal(jr.key(1), (7, 16))
-    assert memory(x)[0].shape == x.shape
+    assert jax.eval_shape(memory, x)[0].shape == x.shape
     assert memory.heads.net.feature_scale == 2.0
 
 

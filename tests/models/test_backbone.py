@@ -117,6 +117,7 @@ def test_every_layer_has_weights_of_its_own():
 call = eqx.filter_jit(lambda module, x, state: module(x, state))
 step = eqx.filter_jit(lambda module, x, state: module.step(x, state))
 probe = eqx.filter_jit(lambda module, x, state: module.probe(x, state))
+start_of = eqx.filter_jit(lambda module: module.init_state())
 MIXED = small_config(pattern=["transformer", "mag", "lmm"], n_layers=3)
 
 
@@ -138,11 +139,11 @@ def test_a_backbone_reads_any_features_in_pieces_and_steps(x64):
     whole, last = call(backbone, x, None)
     assert whole.shape == (7, D_MODEL)
 
-    first, state = call(backbone, x[:4], backbone.init_state())
+    first, state = call(backbone, x[:4], start_of(backbone))
     rest, state = call(backbone, x[4:], state)
     assert_close((jnp.concatenate([first, rest]), state), (whole, last))
 
-    state, rows = backbone.init_state(), []
+    state, rows = start_of(backbone), []
     for row in x:
         y, state = step(backbone, row, state)
         rows.append(y)
@@ -210,7 +211,7 @@ PROBED = {
 @pytest.mark.parametrize(("config", "layers"), PROBED.values(), ids=PROBED.keys())
 def test_probe_is_a_step_that_tells_of_the_layers_with_memory(x64, config, layers):
     model, (first, token) = small_model(config), tokens(2)
-    _, state = step(model, first, model.init_state())
+    _, state = step(model, first, start_of(model))
     logits, after, stats = probe(model, token, state)
     assert_close((logits, after), step(model, token, state))
     assert list(stats) == layers
@@ -243,7 +244,7 @@ def test_a_stack_tells_of_its_own_blocks(x64):
     config = small_config(n_layers=4, pattern=["transformer", "lmm"])
     backbone, x = small_backbone(config), stream(1)[0]
     (stack,) = backbone.stacks
-    states = stack.init_state()
+    states = start_of(stack)
     y, after, stats = probe(stack, x, states)
     assert_close((y, after), step(stack, x, states))
     assert [one is not None for one in stats] == [False, True, False, True]

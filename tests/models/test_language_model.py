@@ -15,6 +15,8 @@ from titans_eqx.models import build_model
 
 call = eqx.filter_jit(lambda model, ids, state: model(ids, state))
 step = eqx.filter_jit(lambda model, token, state: model.step(token, state))
+# Compiled, for a prefix is read in it.
+start_of = eqx.filter_jit(lambda model: model.init_state())
 
 
 def assert_close(actual, expected):
@@ -97,9 +99,7 @@ def streamed(request):
     """A model, its tokens, and what it makes of all of them at once."""
     with jax.enable_x64(True):
         model, ids = small_model(ALL[request.param]), tokens(WHOLE)
-        # Compiled, and once for all: a prefix is read in it.
-        start = eqx.filter_jit(lambda model: model.init_state())(model)
-        return model, start, np.asarray(ids), call(model, ids, None)
+        return model, start_of(model), np.asarray(ids), call(model, ids, None)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -120,7 +120,7 @@ def test_in_single_precision_pieces_differ_by_rounding_only(streamed):
     single = jax.tree.map(
         lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
     )
-    first, state = call(single, jnp.asarray(ids[:6]), single.init_state())
+    first, state = call(single, jnp.asarray(ids[:6]), start_of(single))
     second, _ = call(single, jnp.asarray(ids[6:12]), state)
     # Logits are of order one; chunks of a few tokens add up few roundings.
     pieces = np.concatenate([first, second])

@@ -17,12 +17,15 @@ def random_system(n, n_systems=3):
 @pytest.mark.parametrize("n", [1, 2, 3, 16, 33])
 def test_solutions_and_their_slopes_are_those_of_numpy(x64, n):
     strict, right = random_system(n)
-    solution, pull_back = jax.vjp(
-        jax.vmap(solve_unit_lower), *map(jnp.asarray, (strict, right))
-    )
+
+    @jax.jit
+    def solve(*system):
+        solution, pull_back = jax.vjp(jax.vmap(solve_unit_lower), *system)
+        return solution, pull_back(2 * solution)  # of the sum of squares
+
+    solution, (by_strict, by_right) = solve(strict, right)
     expected = np.linalg.solve(np.eye(n) + strict, right)
     np.testing.assert_allclose(solution, expected, atol=1e-10)
-    by_strict, by_right = pull_back(2 * solution)  # of the sum of squares
     transposed = np.moveaxis(np.eye(n) + strict, 1, 2)
     slope = np.linalg.solve(transposed, 2 * expected)
     np.testing.assert_allclose(by_right, slope, atol=1e-10)

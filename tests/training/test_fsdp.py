@@ -40,7 +40,9 @@ def model_config(pattern, n_layers=2, **memory):
         n_layers=n_layers,
         vocab_size=VOCAB,
         tied_embeddings=False,
-        memory=MemoryConfig(n_heads=2, chunk_len=4, depth=1, **memory),
+        memory=MemoryConfig(
+            rule="delta", n_heads=2, depth=1, norm=False, chunk_len=4, **memory
+        ),
         attention=AttentionConfig(n_heads=2, segment_len=4, window=4, n_persistent=2),
     )
 

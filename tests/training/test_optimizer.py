@@ -182,13 +182,21 @@ def test_warmup_may_last_as_long_as_the_run():
     np.testing.assert_allclose(seen, [0, 0.25, 0.5], rtol=1e-5)
 
 
+def first_update(optimizer, gradient, parameters):
+    @jax.jit
+    def update(gradient, parameters):
+        return optimizer.update(gradient, optimizer.init(parameters), parameters)[0]
+
+    return update(gradient, parameters)
+
+
 def test_decay_pulls_matrices_by_rate_and_nothing_else(leaves_by_path):
     arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), build_arrays())
     parameters = eqx.filter(arrays, trainable(arrays))
     config = rate_config(warmup_steps=0, weight_decay=0.1)
     optimizer = build_optimizer(config, 10)
     gradient = jax.tree.map(jnp.zeros_like, parameters)
-    updates, _ = optimizer.update(gradient, optimizer.init(parameters), parameters)
+    updates = first_update(optimizer, gradient, parameters)
     for name, update in leaves_by_path(updates).items():
         expected = -0.05 if name in DECAYED else 0.0
         np.testing.assert_allclose(update, expected, rtol=1e-6, err_msg=name)
@@ -213,9 +221,7 @@ def test_gradients_above_the_norm_are_cut_to_it():
 
 def muon_update(gradient, parameters, **changes):
     config = rate_config(name="muon", muon_learning_rate=0.5, warmup_steps=0, **changes)
-    optimizer = build_optimizer(config, 10)
-    state = optimizer.init(parameters)
-    return optimizer.update(gradient, state, parameters)[0]
+    return first_update(build_optimizer(config, 10), gradient, parameters)
 
 
 def test_muon_moves_the_weights_of_linear_maps_and_adamw_the_rest(leaves_by_path):
