@@ -73,7 +73,7 @@ def test_a_step_scores_documents_as_sequences_of_their_own(small_config, folder)
     context = TrainContext.build(config)
     batch = context.data.batches[0]
     assert np.any(batch["document_starts"] < 16)
-    state = context.first_state()
+    state = context.first_state().result()
     start = state.parameters, state.frozen
     parameters, frozen = jax.tree.map(jnp.asarray, jax.device_get(start))
     placed = jax.device_put(batch, batch_sharding(context.mesh))

@@ -18,12 +18,21 @@ def start(small_config, folder, **changes):
     return start_from(state, folder, config, "bytes")
 
 
+def test_weights_are_drawn_under_the_settings_of_the_caller(small_config):
+    context = TrainContext.build(small_config(model__pattern="transformer"))
+    plain = context.first_state()
+    with jax.default_prng_impl("rbg"):
+        other = context.first_state()
+    embeddings = (state.result().items()["model"].embedding for state in (plain, other))
+    assert not np.array_equal(*embeddings)
+
+
 def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(
     finished_run, small_config, tmp_path
 ):
     _, folder, _ = finished_run
     config = small_config(model__memory__chunk_len=2)
-    first = TrainContext.build(config).first_state()
+    first = TrainContext.build(config).first_state().result()
     loaded = load_model(folder)
     loaded.export(tmp_path / "exported")
     for source in (folder, tmp_path / "exported"):

@@ -1,6 +1,7 @@
 """Everything a run needs, built from its config before anything is compiled."""
 
 import functools
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ from titans_eqx.training.step import (
 
 # A program that draws each array of a model is large and runs once. Measured: compiled
 # in 5 s instead of 20 s of CPU time for configs/mac.toml.
-_RUN_ONCE: Final = {"xla_backend_optimization_level": 0}
+_RUN_ONCE: Final[dict[str, str | bool]] = {"xla_backend_optimization_level": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +98,24 @@ class TrainContext:
         context.footprint.require(capacity)
         return context
 
-    def first_state(self) -> TrainState:
-        """Draw the weights, for a run that goes on from no checkpoint."""
+    def first_state(self) -> Future[TrainState]:
+        """Draw the weights, for a run that goes on from no checkpoint.
+
+        In another thread, which compiles it while this one compiles the step.
+        """
         assert isinstance(self.mesh, Mesh), "nothing runs on devices that are not here"
         is_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        # As one program: array by array would take many small ones.
+        # As one program: array by array would take many small ones. Traced here, since
+        # a thread has its own settings of jax, such as those of `jax.enable_x64`.
         draw = jax.jit(
             lambda: init_run_state(self.config, self.optimizer)[0],
             out_shardings=self.state.shardings(self.mesh),
-            compiler_options=_RUN_ONCE if is_cpu else None,
-        )
-        return draw()
+        ).lower()
+        options = _RUN_ONCE if is_cpu else None
+        thread = ThreadPoolExecutor(max_workers=1)
+        drawn = thread.submit(lambda: draw.compile(options)())
+        thread.shutdown(wait=False)  # it ends when that is done
+        return drawn
 
     @functools.cached_property
     def footprint(self) -> Footprint:

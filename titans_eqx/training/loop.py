@@ -4,6 +4,7 @@ import contextlib
 import functools
 import time
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
 from titans_eqx.training.loss import Batch, batch_loss
 from titans_eqx.training.profile_window import ProfileWindow
+from titans_eqx.training.programs import StepPrograms
 from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.run_output import RunOutput
 from titans_eqx.training.run_summary import run_summary
@@ -123,7 +125,8 @@ class _Run:
         self.stop = stop
         self.state: TrainState = context.state  # its shapes, until `resume`
         self.step = 0
-        self.train_step = context.train_step
+        self.drawn: Future[TrainState] | None = None  # awaited by the first step
+        self.programs = StepPrograms(context.train_step)
         self.eval_step = build_eval_step(
             context.static,
             context.mesh,
@@ -138,7 +141,6 @@ class _Run:
         self.pending_since = time.perf_counter()
         self.throughput = Throughput.of(context.config, context.mesh)
         self.check_divergence = DivergenceCheck()
-        self.compiled: set[tuple[int, ...]] = set()  # shapes of batches
 
     def resume(self) -> None:
         """Continue from the latest good checkpoint, or draw the weights."""
@@ -150,13 +152,12 @@ class _Run:
         if restored is None:
             for line in run_summary(self.context):
                 self.display.message(line)
-            with self.display.phase("drawing the weights"):
-                self.state = self.context.first_state()
+            self.drawn = self.context.first_state()
             if source := self.config.train.init_from:
                 tokenizer = self.data.fingerprints.get("tokenizer")
-                self.state, lines = start_from(
-                    self.state, source, self.config, tokenizer
-                )
+                with self.display.phase("drawing the weights"):
+                    drawn, self.drawn = self.drawn.result(), None
+                self.state, lines = start_from(drawn, source, self.config, tokenizer)
                 for line in lines:
                     self.display.message(line)
             return
@@ -218,16 +219,15 @@ class _Run:
 
     def take_step(self, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """One step; the first with a batch of some shape is compiled."""
-        shape = batch["inputs"].shape
-        if shape in self.compiled:
-            return self.train_step(self.state, batch)
-        self.compiled.add(shape)
-        jax.block_until_ready(self.state)  # or earlier steps would count as compiling
-        start = time.perf_counter()
-        with self.display.phase("compiling"):
-            after = self.train_step(self.state, batch)
-        self.pending_since += time.perf_counter() - start  # no part of the speed
-        return after
+        if batch not in self.programs:
+            jax.block_until_ready(self.state)  # earlier steps are not compiling
+            start = time.perf_counter()
+            with self.display.phase("compiling"):
+                self.programs.compile(self.context.state, batch)
+                if self.drawn is not None:
+                    self.state, self.drawn = self.drawn.result(), None
+            self.pending_since += time.perf_counter() - start  # no part of the speed
+        return self.programs(self.state, batch)
 
     def is_due(self, every: int) -> bool:
         """Whether something done every so many steps (0 = never) is due now."""
