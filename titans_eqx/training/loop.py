@@ -123,7 +123,7 @@ class _Run:
         self.checkpoints = checkpoints
         self.display = display
         self.stop = stop
-        self.state: TrainState = context.state  # its shapes, until `resume`
+        self.state: TrainState = context.state  # shapes, until it is read or drawn
         self.step = 0
         self.drawn: Future[TrainState] | None = None  # awaited by the first step
         self.programs = StepPrograms(context.train_step)
