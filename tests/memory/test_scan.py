@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.memory.outside import HebbianRule
@@ -13,6 +14,7 @@ from titans_eqx.memory import (
     MemoryNet,
     ReadOnlyRule,
     TitansRule,
+    blocks,
     scan_chunks,
     scan_tokens,
 )
@@ -112,3 +114,45 @@ def test_gates_of_other_rules_are_ignored(name):
             run(rule, net, more, problem.state, initial=problem.initial),
             run(rule, net, inputs, problem.state, initial=problem.initial),
         )
+
+
+@pytest.mark.parametrize("name", ["titans", "titans, channel-wise", "delta"])
+@pytest.mark.parametrize("offset", [0, 3])
+def test_a_chunk_prepared_ahead_is_one_prepared_in_its_turn(
+    monkeypatch, x64, name, offset
+):
+    """Reads, states and gradients, in whole chunks and in blocks with padding."""
+    rule, net = RULES[name]
+    problem = draw_problem(rule, net, 3 * CHUNK + 2, chunk_offset=offset)
+
+    if name == "titans":
+        rule = TitansRule(chunk_len=CHUNK, clip=0.5)
+    outcomes, outside = [], []
+    for is_ahead in (False, True):
+        monkeypatch.setattr(blocks, "prepares_ahead", lambda is_it=is_ahead: is_it)
+
+        def loss(problem):  # another function for each, or jax would not trace it again
+            out = scan_chunks(rule, net, problem.inputs, problem.state)
+            leaves = [x for x in jax.tree.leaves(out) if eqx.is_inexact_array(x)]
+            return sum(jnp.sum(jnp.sin(x)) for x in leaves), out
+
+        # In its turn, a chunk is prepared within the loop.
+        outside.append(len(jax.make_jaxpr(loss)(problem).eqns))
+        outcomes.append(eqx.filter_jit(eqx.filter_grad(loss, has_aux=True))(problem))
+    assert outside[0] < outside[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), *outcomes)
+
+
+def test_a_chunk_of_its_own_is_not_passed_over(monkeypatch, x64):
+    class Doubled(DeltaRule):
+        def chunk(self, *args):
+            reads, state = super().chunk(*args)
+            return 2 * reads, state
+
+    monkeypatch.setattr(blocks, "prepares_ahead", lambda: True)
+    problem = draw_problem(DeltaRule(chunk_len=CHUNK), LINEAR, 2 * CHUNK)
+    single, double = (
+        scan_chunks(rule(chunk_len=CHUNK), LINEAR, problem.inputs, problem.state)[0]
+        for rule in (DeltaRule, Doubled)
+    )
+    np.testing.assert_allclose(double, 2 * single, rtol=1e-12)

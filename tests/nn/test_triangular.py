@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from titans_eqx.nn.triangular import solve_unit_lower
+from titans_eqx.nn.triangular import solve_unit_lower, unit_lower_inverse
 
 
 def random_system(n, n_systems=3):
@@ -14,13 +14,18 @@ def random_system(n, n_systems=3):
     return strict, rng.normal(size=(n_systems, n, 5))
 
 
+@jax.vmap
+def solve_one(strict, right):
+    return solve_unit_lower(strict, unit_lower_inverse(strict), right)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 16, 33])
 def test_solutions_and_their_slopes_are_those_of_numpy(x64, n):
     strict, right = random_system(n)
 
     @jax.jit
     def solve(*system):
-        solution, pull_back = jax.vjp(jax.vmap(solve_unit_lower), *system)
+        solution, pull_back = jax.vjp(solve_one, *system)
         return solution, pull_back(2 * solution)  # of the sum of squares
 
     solution, (by_strict, by_right) = solve(strict, right)
@@ -33,17 +38,31 @@ def test_solutions_and_their_slopes_are_those_of_numpy(x64, n):
     np.testing.assert_allclose(np.tril(by_strict, -1), np.tril(outer, -1), atol=1e-9)
 
 
+def test_slopes_of_slopes_are_those_of_a_dense_solver(x64):
+    strict, right = random_system(4, 1)
+
+    def by_inverse(x):
+        return jnp.sum(jnp.sin(solve_one(jnp.tril(x, -1)[None], right)))
+
+    def dense(x):
+        return jnp.sum(
+            jnp.sin(jnp.linalg.solve(jnp.eye(4) + jnp.tril(x, -1), right[0]))
+        )
+
+    slopes, expected = (jax.hessian(f)(strict[0]) for f in (by_inverse, dense))
+    assert jnp.abs(expected).max() > 0.1
+    np.testing.assert_allclose(slopes, expected, atol=1e-10)
+
+
 def test_one_key_written_in_full_again_and_again_loses_no_digits():
     """The differences of the rows, where powers of the matrix would overflow."""
     strict = jnp.tril(jnp.ones((64, 64)), -1)
     right = 1e4 * jnp.cumsum(jnp.ones((64, 1)), axis=0)
-    np.testing.assert_allclose(solve_unit_lower(strict, right), 1e4, rtol=1e-5)
+    np.testing.assert_allclose(solve_one(strict[None], right[None])[0], 1e4, rtol=1e-5)
 
 
 def test_nothing_goes_through_lapack():
     """Its calls wait for each other where programs run side by side on CPUs."""
     strict, right = random_system(16)
-    both = jax.value_and_grad(
-        lambda *system: jnp.sum(jax.vmap(solve_unit_lower)(*system))
-    )
+    both = jax.value_and_grad(lambda *system: jnp.sum(solve_one(*system)))
     assert "custom_call" not in jax.jit(both).lower(strict, right).as_text()

@@ -32,6 +32,7 @@ from titans_eqx.memory.retention import AbstractRetention as AbstractRetention
 from titans_eqx.memory.retention import ElasticNet as ElasticNet
 from titans_eqx.memory.retention import NormRetention as NormRetention
 from titans_eqx.memory.retention_rule import RetentionRule as RetentionRule
+from titans_eqx.memory.rule import AbstractPreparedRule as AbstractPreparedRule
 from titans_eqx.memory.rule import AbstractRule as AbstractRule
 from titans_eqx.memory.rule import AbstractRuleState as AbstractRuleState
 from titans_eqx.memory.scan import scan_chunks as scan_chunks

@@ -4,7 +4,9 @@ A block is a chunk or a part of one. Any of its positions may be padding, and a 
 may start with it.
 """
 
-from typing import TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,7 +17,11 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
+from titans_eqx.memory.rule import (
+    AbstractPreparedRule,
+    AbstractRule,
+    AbstractRuleState,
+)
 from titans_eqx.nn.documents import Documents, Layout
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.remat import remat
@@ -23,6 +29,9 @@ from titans_eqx.nn.tree import select
 from titans_eqx.sharding.varying import scan, vary_like
 
 State = TypeVar("State", bound=AbstractRuleState)
+TakeIn: TypeAlias = Callable[
+    [PyTree[Array], State], tuple[Float[Array, "chunk d"], State]
+]
 
 
 class Blocks(eqx.Module):
@@ -136,6 +145,51 @@ def fold(tree: PyTree[Array], block_len: int) -> PyTree[Array]:
     return jax.tree.map(lambda x: rearrange(x, pattern, block=block_len), tree)
 
 
+def prepares_ahead() -> bool:
+    """Whether what does not depend on the memory is worked out for all chunks at once.
+
+    An accelerator is idle while chunks come one after the other, so the less is done in
+    between, the better. On a CPU a chunk that is worked out in its turn is still in the
+    caches when it is taken in.
+    """
+    return jax.default_backend() != "cpu"
+
+
+def prepare_chunks(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    is_real: Bool[Array, "n_chunks chunk"],
+    initial: MemoryWeights | None,
+) -> tuple[PyTree[Array], TakeIn[State]]:
+    """The chunks for a scan, and how to take in one of them.
+
+    Args:
+        rule: The update rule.
+        net: Structure of the memory.
+        inputs: With a leading axis of chunks (or blocks).
+        is_real: False at padding.
+        initial: M_0.
+    """
+    if prepares_ahead() and isinstance(rule, AbstractPreparedRule):
+        # Like another rule but for a chunk of its own: that chunk is what counts.
+        if type(rule).chunk is AbstractPreparedRule.chunk:
+            prepare = remat(jax.vmap(partial(rule.prepare, net)))
+            return prepare(
+                inputs, is_real
+            ), lambda prepared, state: rule.chunk_prepared(
+                net, prepared, state, initial
+            )
+
+    def in_turn(
+        chunk: tuple[MemoryInputs, Bool[Array, " chunk"]], state: State
+    ) -> tuple[Float[Array, "chunk d"], State]:
+        inputs, is_real = chunk
+        return rule.chunk(net, inputs, is_real, state, initial)
+
+    return (inputs, is_real), in_turn
+
+
 def at_offset(state: State, offset: Int[Array, ""]) -> State:
     """The state with another number of tokens read of its chunk."""
     return eqx.tree_at(lambda state: state.chunk_offset, state, offset)
@@ -167,14 +221,19 @@ def _scan_blocks(
     fresh: State | None,
 ) -> tuple[Float[Array, "n_blocks block d"], State]:
     fresh = vary_like(fresh, blocks)
+    chunks, take_in = prepare_chunks(rule, net, blocks.inputs, blocks.is_real, initial)
 
     @remat
-    def body(state: State, xs: Blocks) -> tuple[State, Float[Array, "block d"]]:
-        if fresh is not None and xs.is_start is not None:
-            state = select(xs.is_start, fresh, state)
-        reads, state = rule.chunk(net, xs.inputs, xs.is_real, state, initial)
-        state = select(xs.is_full, rule.start_chunk(rule.end_chunk(state)), state)
-        return rule.outer_gradient.truncate(state, xs.n_chunks, xs.is_full), reads
+    def body(
+        state: State, xs: tuple[PyTree[Array], Blocks]
+    ) -> tuple[State, Float[Array, "block d"]]:
+        chunk, block = xs
+        if fresh is not None and block.is_start is not None:
+            state = select(block.is_start, fresh, state)
+        reads, state = take_in(chunk, state)
+        state = select(block.is_full, rule.start_chunk(rule.end_chunk(state)), state)
+        truncate = rule.outer_gradient.truncate
+        return truncate(state, block.n_chunks, block.is_full), reads
 
-    state, reads = scan(body, state, blocks)
+    state, reads = scan(body, state, (chunks, blocks))
     return reads, state

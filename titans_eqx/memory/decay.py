@@ -20,17 +20,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from titans_eqx.nn.remat import save_for_backward
+
 # Logarithms of smaller factors are taken here: a gate of exactly 0 (or a decay of
 # exactly 1) leaves 1e-30 of the past instead of nothing, and all sums stay finite.
 SMALLEST_FACTOR: Final = 1e-30
 
 
 class ChunkDecay(eqx.Module):
-    """Decay factors of one memory layer over one chunk."""
+    """Decay factors of one memory layer over one chunk, at some of its positions."""
 
-    carry_weights: Float[Array, " chunk"]  # A: what is left of the weights before it
-    carry_velocity: Float[Array, " chunk"]  # f: what the velocity before it adds
-    write_weights: Float[Array, "chunk chunk"]  # H: what is left of each surprise
+    carry_weights: Float[Array, " positions"]  # A: what is left of the weights
+    carry_velocity: Float[Array, " positions"]  # f: what the velocity adds
+    write_weights: Float[Array, "positions chunk"]  # H: what is left of each surprise
     velocity_carry: Float[Array, ""]  # e
     velocity_write: Float[Array, " chunk"]  # r
 
@@ -43,6 +45,16 @@ class ChunkDecay(eqx.Module):
             carry_weights=jnp.roll(self.carry_weights, 1).at[0].set(1.0),
             carry_velocity=jnp.roll(self.carry_velocity, 1).at[0].set(0.0),
             write_weights=jnp.roll(self.write_weights, 1, axis=0).at[0].set(0.0),
+            velocity_carry=self.velocity_carry,
+            velocity_write=self.velocity_write,
+        )
+
+    def at_end(self) -> "ChunkDecay":
+        """The factors at the last position alone."""
+        return ChunkDecay(
+            carry_weights=self.carry_weights[-1:],
+            carry_velocity=self.carry_velocity[-1:],
+            write_weights=self.write_weights[-1:],
             velocity_carry=self.velocity_carry,
             velocity_write=self.velocity_write,
         )
@@ -99,3 +111,20 @@ def lower_products(factors: Float[Array, " chunk"]) -> Float[Array, "chunk chunk
     )
     differences = jnp.where(is_past, logs[:, None] - logs[None, :], -jnp.inf)
     return jnp.exp(differences)
+
+
+def decayed_scores(
+    x: Float[Array, "chunk d_in"],
+    a: Float[Array, "chunk d_in"],
+    write_weights: Float[Array, "channels chunk chunk"],
+) -> Float[Array, "chunk chunk"]:
+    """`sum_c x_t[c] H_c[t, i] a_i[c]`: what row `t` reads of the write of row `i`.
+
+    Args:
+        x: Rows that read.
+        a: Rows that were written.
+        write_weights: H of each channel, or one for all.
+    """
+    if write_weights.shape[0] == 1:
+        return write_weights[0] * save_for_backward(x @ a.T)
+    return jnp.einsum("tc,cti,ic->ti", x, write_weights, a)

@@ -39,10 +39,10 @@ from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import SquaredError, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
+from titans_eqx.memory.rule import AbstractPreparedRule, AbstractRuleState, check_option
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
-from titans_eqx.nn.triangular import solve_unit_lower
+from titans_eqx.nn.triangular import solve_unit_lower, unit_lower_inverse
 
 
 class DeltaState(AbstractRuleState):
@@ -53,7 +53,36 @@ class DeltaState(AbstractRuleState):
     chunk_offset: Int[Array, ""]
 
 
-class DeltaRule(AbstractRule[DeltaState]):
+class PreparedRows(eqx.Module):
+    """Keys or queries of a chunk, ready to meet the memory before it."""
+
+    entering: Float[Array, "chunk d_in"]  # the one linear map
+    rest: Float[Array, "chunk d"]  # what is added after it
+    carry_weights: Float[Array, " chunk"]  # what is left of M
+    carry_velocity: Float[Array, " chunk"]  # what S adds
+
+    def read(self, state: DeltaState) -> Float[Array, "chunk d"]:
+        """What the memory before the chunk answers them at their time."""
+        (m,) = state.weights
+        y = self.carry_weights[:, None] * save_for_backward(self.entering @ m)
+        for s in state.velocity:
+            y = y + self.carry_velocity[:, None] * save_for_backward(self.entering @ s)
+        return y + self.rest
+
+
+class PreparedChunk(eqx.Module):
+    """What of a chunk does not depend on the memory."""
+
+    keys: PreparedRows  # with c - v as the rest: what they read is B
+    queries: PreparedRows
+    lower: Float[Array, "chunk chunk"]  # L
+    inverse: Float[Array, "chunk chunk"]  # (I + L)^-1
+    scores: Float[Array, "chunk chunk"]  # what is left of each write at each query
+    theta: Float[Array, " chunk"]
+    end: ChunkDecay  # of one position, the last
+
+
+class DeltaRule(AbstractPreparedRule[DeltaState]):
     """Gates alpha (`decay`), eta (`momentum`) and theta (`learning_rate`).
 
     The outer gradient always goes through the errors in full; of `outer_gradient` only
@@ -177,49 +206,67 @@ class DeltaRule(AbstractRule[DeltaState]):
         seen = new if self.read == "after" else state
         return net(seen.weights, token.queries), new
 
-    def chunk(
+    def prepare(
         self,
         net: AbstractMemoryNet,
         inputs: MemoryInputs,
         is_real: Bool[Array, " chunk"],
-        state: DeltaState,
-        initial: MemoryWeights | None,
-    ) -> tuple[Float[Array, "chunk d"], DeltaState]:
-        """See `AbstractRule.chunk`."""
+    ) -> PreparedChunk:
+        """See `AbstractPreparedRule.prepare`."""
         theta = inputs.gates["learning_rate"][:, 0]
         alpha = inputs.gates["decay"][:, 0] if self.use_decay else jnp.zeros_like(theta)
         eta = inputs.gates["momentum"][:, 0] if self.use_momentum else None
         written = chunk_decay(alpha, eta, is_real)
         before = written.before_own_write()
         seen = written if self.read == "after" else before
-        (m,) = state.weights
-
-        def carried(x: Float[Array, "chunk d_in"], factors: ChunkDecay) -> Array:
-            """Rows times what is left of M and S at their time."""
-            y = factors.carry_weights[:, None] * save_for_backward(x @ m)
-            if not self.use_momentum:
-                return y
-            s = save_for_backward(x @ state.velocity[0])
-            return y + factors.carry_velocity[:, None] * s
-
         keys, key_rest = _linear_part(net, inputs.keys)
         queries, query_rest = _linear_part(net, inputs.queries)
-        kept = (1 - alpha if self.error_after_decay else jnp.ones_like(alpha))[:, None]
+        kept = 1 - alpha if self.error_after_decay else jnp.ones_like(alpha)
         lower = before.write_weights * save_for_backward(keys @ keys.T) * theta[None, :]
-        right = kept * carried(keys, before) + key_rest - inputs.values
-        errors = solve_unit_lower(kept * lower, right)
-        steps = theta[:, None] * save_for_backward(errors)
-        scores = seen.write_weights * save_for_backward(queries @ keys.T)
-        reads = carried(queries, seen) - scores @ steps + query_rest
+        lower = kept[:, None] * lower
+        return PreparedChunk(
+            keys=PreparedRows(
+                entering=keys,
+                rest=key_rest - inputs.values,
+                carry_weights=kept * before.carry_weights,
+                carry_velocity=kept * before.carry_velocity,
+            ),
+            queries=PreparedRows(
+                entering=queries,
+                rest=query_rest,
+                carry_weights=seen.carry_weights,
+                carry_velocity=seen.carry_velocity,
+            ),
+            lower=lower,
+            inverse=unit_lower_inverse(lower),
+            scores=seen.write_weights * save_for_backward(queries @ keys.T),
+            theta=theta,
+            end=written.at_end(),
+        )
 
-        new_m = written.carry_weights[-1] * m
-        new_m = new_m - (written.write_weights[-1][:, None] * keys).T @ steps
+    def chunk_prepared(
+        self,
+        net: AbstractMemoryNet,
+        prepared: PreparedChunk,
+        state: DeltaState,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, "chunk d"], DeltaState]:
+        """See `AbstractPreparedRule.chunk_prepared`."""
+        keys, end = prepared.keys.entering, prepared.end
+        right = prepared.keys.read(state)
+        errors = solve_unit_lower(prepared.lower, prepared.inverse, right)
+        steps = prepared.theta[:, None] * errors
+        reads = prepared.queries.read(state) - prepared.scores @ steps
+
+        (m,) = state.weights
+        new_m = end.carry_weights[0] * m
+        new_m = new_m - (end.write_weights[0][:, None] * keys).T @ steps
         velocity = ()
         if self.use_momentum:
             (s,) = state.velocity
-            new_m = new_m + written.carry_velocity[-1] * s
-            new_s = written.velocity_carry * s
-            velocity = (new_s - (written.velocity_write[:, None] * keys).T @ steps,)
+            new_m = new_m + end.carry_velocity[0] * s
+            new_s = end.velocity_carry * s
+            velocity = (new_s - (end.velocity_write[:, None] * keys).T @ steps,)
         return reads, DeltaState(
             weights=(new_m,), velocity=velocity, chunk_offset=state.chunk_offset
         )

@@ -131,3 +131,42 @@ class AbstractRule(eqx.Module, Generic[State]):
             Reads (meaningless at padding), and the state after the last real token,
             with its `chunk_offset` as it was.
         """
+
+
+class AbstractPreparedRule(AbstractRule[State]):
+    """A rule whose chunk is taken in in two parts.
+
+    The first does not look at the memory, so that `scan.py` may work it out for all
+    chunks of a sequence at once, and leave less to be done in the loop over them.
+    """
+
+    @abstractmethod
+    def prepare(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+    ) -> PyTree[Array]:
+        """What of a chunk does not depend on the memory; arguments as of `chunk`."""
+
+    @abstractmethod
+    def chunk_prepared(
+        self,
+        net: AbstractMemoryNet,
+        prepared: PyTree[Array],
+        state: State,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, "chunk d"], State]:
+        """What `chunk` returns, from what `prepare` returned."""
+
+    def chunk(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+        state: State,
+        initial: MemoryWeights | None,
+    ) -> tuple[Float[Array, "chunk d"], State]:
+        """See `AbstractRule.chunk`."""
+        prepared = self.prepare(net, inputs, is_real)
+        return self.chunk_prepared(net, prepared, state, initial)

@@ -14,7 +14,13 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.blocks import at_offset, check_gates, fold, scan_blocks
+from titans_eqx.memory.blocks import (
+    at_offset,
+    check_gates,
+    fold,
+    prepare_chunks,
+    scan_blocks,
+)
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
@@ -168,15 +174,15 @@ def _whole_chunks(
     """Whole chunks from the start of one: a state between them is what they carry."""
     chunks = fold(inputs, rule.chunk_len)
     n_chunks = chunks.keys.shape[0]
-    is_real = jnp.ones(rule.chunk_len, bool)
+    is_real = jnp.ones((n_chunks, rule.chunk_len), bool)
+    chunks, take_in = prepare_chunks(rule, net, chunks, is_real, initial)
 
     @remat
     def body(
-        carry: PyTree[Array], xs: tuple[MemoryInputs, Int[Array, ""]]
+        carry: PyTree[Array], xs: tuple[PyTree[Array], Int[Array, ""]]
     ) -> tuple[PyTree[Array], Float[Array, "chunk d"]]:
         chunk, n_chunks = xs
-        state = rule.start_chunk(carry)
-        reads, state = rule.chunk(net, chunk, is_real, state, initial)
+        reads, state = take_in(chunk, rule.start_chunk(carry))
         carry = rule.end_chunk(state)
         is_chunk_end = jnp.ones((), bool)
         return rule.outer_gradient.truncate(carry, n_chunks, is_chunk_end), reads

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.decay import ChunkDecay, chunk_decay
+from titans_eqx.memory.decay import ChunkDecay, chunk_decay, decayed_scores
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
@@ -46,7 +46,7 @@ from titans_eqx.memory.loss import (
 )
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
+from titans_eqx.memory.rule import AbstractPreparedRule, AbstractRuleState, check_option
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 
@@ -60,7 +60,7 @@ class TitansState(AbstractRuleState):
     chunk_offset: Int[Array, ""]
 
 
-class TitansRule(AbstractRule[TitansState]):
+class TitansRule(AbstractPreparedRule[TitansState]):
     """Gates alpha (`decay`), eta (`momentum`) and theta (`learning_rate`).
 
     Each has a value for every memory layer; with `decay="channel"`, as in the
@@ -199,16 +199,30 @@ class TitansRule(AbstractRule[TitansState]):
             chunk_offset=state.chunk_offset,
         )
 
-    def chunk(
+    def prepare(
         self,
         net: AbstractMemoryNet,
         inputs: MemoryInputs,
         is_real: Bool[Array, " chunk"],
+    ) -> tuple[MemoryInputs, list[ChunkDecay]]:
+        """See `AbstractPreparedRule.prepare`; of factors a leading axis of channels."""
+        decay, momentum = self._decay_and_momentum(net, inputs)
+        over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
+        # Without a gate eta, nobody has made it neutral at padding yet.
+        return inputs, [
+            over_channels(alpha, jnp.where(is_real, eta, 1), is_real)
+            for alpha, eta in zip(decay, momentum, strict=True)
+        ]
+
+    def chunk_prepared(
+        self,
+        net: AbstractMemoryNet,
+        prepared: tuple[MemoryInputs, list[ChunkDecay]],
         state: TitansState,
         initial: MemoryWeights | None,
     ) -> tuple[Float[Array, "chunk d"], TitansState]:
-        """See `AbstractRule.chunk`."""
-        written = self._factors(net, inputs, is_real)
+        """See `AbstractPreparedRule.chunk_prepared`."""
+        inputs, written = prepared
         seen = written
         if self.read == "before":
             seen = [jax.vmap(ChunkDecay.before_own_write)(layer) for layer in written]
@@ -221,7 +235,7 @@ class TitansRule(AbstractRule[TitansState]):
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
             factors = seen[layer]
-            scores = _decayed_scores(x, layer_inputs[layer], factors.write_weights)
+            scores = decayed_scores(x, layer_inputs[layer], factors.write_weights)
             y = (factors.carry_weights.T * x) @ state.weights[layer]
             y = y + (factors.carry_velocity.T * x) @ state.velocity[layer]
             y = y - scores @ steps[layer]
@@ -249,21 +263,6 @@ class TitansRule(AbstractRule[TitansState]):
             chunk_offset=state.chunk_offset,
         )
 
-    def _factors(
-        self,
-        net: AbstractMemoryNet,
-        inputs: MemoryInputs,
-        is_real: Bool[Array, " chunk"],
-    ) -> list[ChunkDecay]:
-        """Factors of each memory layer; leading axis: channels, or one for all."""
-        decay, momentum = self._decay_and_momentum(net, inputs)
-        over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
-        # Without a gate eta, nobody has made it neutral at padding yet.
-        return [
-            over_channels(alpha, jnp.where(is_real, eta, 1), is_real)
-            for alpha, eta in zip(decay, momentum, strict=True)
-        ]
-
     def _decay_and_momentum(
         self, net: AbstractMemoryNet, inputs: MemoryInputs
     ) -> tuple[list[Float[Array, "*seq channels"]], list[Float[Array, "*seq"]]]:
@@ -287,14 +286,3 @@ class TitansRule(AbstractRule[TitansState]):
                 "initial=None. Pass initial=... or use decay_towards='zero'."
             )
         return tuple(m0.astype(w.dtype) for m0, w in zip(initial, like, strict=True))
-
-
-def _decayed_scores(
-    x: Float[Array, "chunk d_in"],
-    a: Float[Array, "chunk d_in"],
-    write_weights: Float[Array, "channels chunk chunk"],
-) -> Float[Array, "chunk chunk"]:
-    """`sum_c x_t[c] H_c[t, i] a_i[c]`."""
-    if write_weights.shape[0] == 1:
-        return write_weights[0] * save_for_backward(x @ a.T)
-    return jnp.einsum("tc,cti,ic->ti", x, write_weights, a)

@@ -11,32 +11,21 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-
-def solve_unit_lower(
-    strict: Float[Array, "chunk chunk"], right: Float[Array, "chunk d"]
-) -> Float[Array, "chunk d"]:
-    """The solution `x` of `(I + strict) x = right`.
-
-    Differentiated as a solution, not through the steps that led to it.
-
-    Args:
-        strict: Zero on and above the diagonal.
-        right: The right side.
-    """
-    inverse = jax.lax.stop_gradient(_unit_lower_inverse(strict))
-    return jax.lax.custom_linear_solve(
-        lambda x: x + _product(strict, x),
-        right,
-        solve=lambda _, b: _product(inverse, b),
-        transpose_solve=lambda _, b: _product(inverse.T, b),
-    )
+from titans_eqx.nn.remat import save_for_backward
 
 
-def _unit_lower_inverse(strict: Float[Array, "chunk chunk"]) -> Array:
+@jax.custom_jvp
+def unit_lower_inverse(
+    strict: Float[Array, "chunk chunk"],
+) -> Float[Array, "chunk chunk"]:
     """`(I + strict)^-1`, from the inverses of ever larger blocks on its diagonal.
 
     Of two neighbours `P` and `Q` with `C` below `P`, the inverse of both together is
-    `P^-1` and `Q^-1` with `-Q^-1 C P^-1` below.
+    `P^-1` and `Q^-1` with `-Q^-1 C P^-1` below. Differentiated as an inverse, not
+    through these steps.
+
+    Args:
+        strict: Zero on and above the diagonal.
     """
     n = strict.shape[0]
     n_padded = 2 ** (n - 1).bit_length()
@@ -52,6 +41,42 @@ def _unit_lower_inverse(strict: Float[Array, "chunk chunk"]) -> Array:
         lower = jnp.concatenate([below, second], axis=2)
         size, blocks = 2 * size, jnp.concatenate([upper, lower], axis=1)
     return blocks[0, :n, :n]
+
+
+@unit_lower_inverse.defjvp
+def _unit_lower_inverse_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    inverse = save_for_backward(unit_lower_inverse(*primals))
+    return inverse, -_product(_product(inverse, *tangents), inverse)
+
+
+@jax.custom_jvp
+def solve_unit_lower(
+    strict: Float[Array, "chunk chunk"],
+    inverse: Float[Array, "chunk chunk"],
+    right: Float[Array, "chunk d"],
+) -> Float[Array, "chunk d"]:
+    """The solution `x` of `(I + strict) x = right`.
+
+    Args:
+        strict: Zero on and above the diagonal.
+        inverse: Its `unit_lower_inverse`, which may serve many right sides.
+        right: The right side.
+    """
+    return _product(inverse, right)
+
+
+@solve_unit_lower.defjvp
+def _solve_unit_lower_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    # The change of the matrix stands for that of its inverse. The inverse itself is
+    # differentiated only in derivatives of this one.
+    strict_change, _, right_change = tangents
+    solution = save_for_backward(solve_unit_lower(*primals))
+    change = right_change - _product(strict_change, solution)
+    return solution, _product(primals[1], change)
 
 
 def _product(a: Array, b: Array) -> Array:
