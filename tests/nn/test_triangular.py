@@ -54,6 +54,20 @@ def test_slopes_of_slopes_are_those_of_a_dense_solver(x64):
     np.testing.assert_allclose(slopes, expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_systems_may_differ_from_device_to_device(n):
+    strict, right = (x.astype(np.float32) for x in random_system(n, 4))
+    slopes = jax.grad(lambda *system: jnp.sum(jnp.sin(solve_one(*system))), (0, 1))
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    spec = jax.sharding.PartitionSpec("data")
+    sharded = jax.shard_map(slopes, mesh=mesh, in_specs=spec, out_specs=spec)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        jax.jit(sharded)(strict, right),
+        slopes(strict, right),
+    )
+
+
 def test_one_key_written_in_full_again_and_again_loses_no_digits():
     """The differences of the rows, where powers of the matrix would overflow."""
     strict = jnp.tril(jnp.ones((64, 64)), -1)

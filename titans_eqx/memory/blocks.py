@@ -24,7 +24,7 @@ from titans_eqx.memory.rule import (
 )
 from titans_eqx.nn.documents import Documents, Layout
 from titans_eqx.nn.padding import Padding
-from titans_eqx.nn.remat import remat
+from titans_eqx.nn.remat import recomputes_everything, remat
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.varying import scan, vary_like
 
@@ -37,8 +37,6 @@ TakeIn: TypeAlias = Callable[
 class Blocks(eqx.Module):
     """What a scan over blocks is told of each; a leading axis of blocks."""
 
-    inputs: MemoryInputs
-    is_real: Bool[Array, "n_blocks block"]
     is_full: Bool[Array, " n_blocks"]  # a chunk ends with the block
     n_chunks: Int[Array, " n_blocks"]  # finished by then
     is_start: Bool[Array, " n_blocks"] | None  # a document starts with the block
@@ -86,9 +84,9 @@ def scan_blocks(
     is_full = (
         (ends > padding.start) & (ends <= padding.stop) & (n_read % chunk_len == 0)
     )
-    xs = Blocks(blocks, is_real, is_full, n_read // chunk_len, None)
+    xs = Blocks(is_full, n_read // chunk_len, None)
     offset = (state.chunk_offset + padding.n_real) % chunk_len
-    reads, state = _scan_blocks(rule, net, xs, state, initial, None)
+    reads, state = _scan_blocks(rule, net, (blocks, is_real), xs, state, initial, None)
     return rearrange(reads, "n block d -> (n block) d"), at_offset(state, offset)
 
 
@@ -132,10 +130,10 @@ def scan_documents(
     n_read = n_read + unit - padding.start
     is_full = (padding.start < unit) & (padding.stop >= unit)
     is_full &= n_read % chunk_len == 0
-    xs = Blocks(blocks, is_real, is_full, n_read // chunk_len, layout.is_start)
+    xs = Blocks(is_full, n_read // chunk_len, layout.is_start)
     offset = jnp.where(documents.is_continued, state.chunk_offset, 0)
     offset = (offset + documents.last_len) % chunk_len
-    reads, state = _scan_blocks(rule, net, xs, state, initial, fresh)
+    reads, state = _scan_blocks(rule, net, (blocks, is_real), xs, state, initial, fresh)
     return layout.unpad(reads), at_offset(state, offset)
 
 
@@ -150,9 +148,10 @@ def prepares_ahead() -> bool:
 
     An accelerator is idle while chunks come one after the other, so the less is done in
     between, the better. On a CPU a chunk that is worked out in its turn is still in the
-    caches when it is taken in.
+    caches when it is taken in. What is worked out ahead is kept for all chunks, so not
+    where nothing is to be kept.
     """
-    return jax.default_backend() != "cpu"
+    return jax.default_backend() != "cpu" and not recomputes_everything()
 
 
 def prepare_chunks(
@@ -171,15 +170,13 @@ def prepare_chunks(
         is_real: False at padding.
         initial: M_0.
     """
-    if prepares_ahead() and isinstance(rule, AbstractPreparedRule):
-        # Like another rule but for a chunk of its own: that chunk is what counts.
-        if type(rule).chunk is AbstractPreparedRule.chunk:
-            prepare = remat(jax.vmap(partial(rule.prepare, net)))
-            return prepare(
-                inputs, is_real
-            ), lambda prepared, state: rule.chunk_prepared(
-                net, prepared, state, initial
-            )
+    # A subclass may have a `chunk` of its own; then that is what runs.
+    is_split = type(rule).chunk is AbstractPreparedRule.chunk
+    if prepares_ahead() and isinstance(rule, AbstractPreparedRule) and is_split:
+        prepared = remat(jax.vmap(partial(rule.prepare, net)))(inputs, is_real)
+        return prepared, lambda chunk, state: rule.chunk_prepared(
+            net, chunk, state, initial
+        )
 
     def in_turn(
         chunk: tuple[MemoryInputs, Bool[Array, " chunk"]], state: State
@@ -215,13 +212,14 @@ def check_gates(
 def _scan_blocks(
     rule: AbstractRule[State],
     net: AbstractMemoryNet,
+    tokens: tuple[MemoryInputs, Bool[Array, "n_blocks block"]],
     blocks: Blocks,
     state: State,
     initial: MemoryWeights | None,
     fresh: State | None,
 ) -> tuple[Float[Array, "n_blocks block d"], State]:
-    fresh = vary_like(fresh, blocks)
-    chunks, take_in = prepare_chunks(rule, net, blocks.inputs, blocks.is_real, initial)
+    fresh = vary_like(fresh, (tokens, blocks))
+    chunks, take_in = prepare_chunks(rule, net, *tokens, initial)
 
     @remat
     def body(

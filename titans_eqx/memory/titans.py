@@ -204,25 +204,22 @@ class TitansRule(AbstractPreparedRule[TitansState]):
         net: AbstractMemoryNet,
         inputs: MemoryInputs,
         is_real: Bool[Array, " chunk"],
-    ) -> tuple[MemoryInputs, list[ChunkDecay]]:
-        """See `AbstractPreparedRule.prepare`; of factors a leading axis of channels."""
-        decay, momentum = self._decay_and_momentum(net, inputs)
-        over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
-        # Without a gate eta, nobody has made it neutral at padding yet.
-        return inputs, [
-            over_channels(alpha, jnp.where(is_real, eta, 1), is_real)
-            for alpha, eta in zip(decay, momentum, strict=True)
-        ]
+    ) -> tuple[MemoryInputs, Bool[Array, " chunk"], list[ChunkDecay] | None]:
+        """See `AbstractPreparedRule.prepare`; None where factors are too large."""
+        is_large = self.decay == "channel"
+        factors = None if is_large else self._factors(net, inputs, is_real)
+        return inputs, is_real, factors
 
     def chunk_prepared(
         self,
         net: AbstractMemoryNet,
-        prepared: tuple[MemoryInputs, list[ChunkDecay]],
+        prepared: tuple[MemoryInputs, Bool[Array, " chunk"], list[ChunkDecay] | None],
         state: TitansState,
         initial: MemoryWeights | None,
     ) -> tuple[Float[Array, "chunk d"], TitansState]:
         """See `AbstractPreparedRule.chunk_prepared`."""
-        inputs, written = prepared
+        inputs, is_real, written = prepared
+        written = written or self._factors(net, inputs, is_real)
         seen = written
         if self.read == "before":
             seen = [jax.vmap(ChunkDecay.before_own_write)(layer) for layer in written]
@@ -262,6 +259,21 @@ class TitansRule(AbstractPreparedRule[TitansState]):
             anchor=state.anchor,
             chunk_offset=state.chunk_offset,
         )
+
+    def _factors(
+        self,
+        net: AbstractMemoryNet,
+        inputs: MemoryInputs,
+        is_real: Bool[Array, " chunk"],
+    ) -> list[ChunkDecay]:
+        """Factors of each memory layer; leading axis: channels, or one for all."""
+        decay, momentum = self._decay_and_momentum(net, inputs)
+        over_channels = jax.vmap(chunk_decay, in_axes=(1, None, None))
+        # Without a gate eta, nobody has made it neutral at padding yet.
+        return [
+            over_channels(alpha, jnp.where(is_real, eta, 1), is_real)
+            for alpha, eta in zip(decay, momentum, strict=True)
+        ]
 
     def _decay_and_momentum(
         self, net: AbstractMemoryNet, inputs: MemoryInputs

@@ -4,7 +4,7 @@ Keeping everything costs more time than it saves, in traffic to main memory; com
 everything again costs a forward pass. Results of matrix products are kept, because they
 are small beside the work that made them; everything else, a few operations for each
 number, is done again. Sums over time (`a^T g`) are not kept: they are as large as the
-memory.
+memory. What is prepared for all chunks at once (on accelerators) is kept as well.
 
 That is level "none" of `recomputing`. The others save memory and cost time:
 
@@ -52,9 +52,14 @@ def recomputing(level: RematLevel) -> Iterator[None]:
         _LEVEL.reset(token)
 
 
+def recomputes_everything() -> bool:
+    """Whether chunks and segments keep only what they start from."""
+    return _LEVEL.get() == "everything"
+
+
 def remat(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     """Run a function again in the backward pass, except for `save_for_backward`."""
-    if _LEVEL.get() == "everything":
+    if recomputes_everything():
         return jax.checkpoint(body)
     policy = jax.checkpoint_policies.save_only_these_names(SAVED)
     return jax.checkpoint(body, policy=policy)

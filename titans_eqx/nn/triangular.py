@@ -30,7 +30,8 @@ def unit_lower_inverse(
     n = strict.shape[0]
     n_padded = 2 ** (n - 1).bit_length()
     padded = jnp.pad(strict, (0, n_padded - n))
-    size, blocks = 1, jnp.ones((n_padded, 1, 1), strict.dtype)
+    # Like the matrix, so that it varies over the same axes of a mesh.
+    size, blocks = 1, jnp.ones_like(strict, shape=(n_padded, 1, 1))
     while size < n_padded:
         pattern = "(i a) (j b) -> a b i j"
         pairs = rearrange(padded, pattern, a=2 * size, b=2 * size)
@@ -61,7 +62,8 @@ def solve_unit_lower(
 
     Args:
         strict: Zero on and above the diagonal.
-        inverse: Its `unit_lower_inverse`, which may serve many right sides.
+        inverse: `unit_lower_inverse` of it, which may serve many right sides. The
+            gradient of the solution goes to `strict` and `right` alone.
         right: The right side.
     """
     return _product(inverse, right)
