@@ -140,12 +140,9 @@ def test_a_chunk_prepared_ahead_is_one_prepared_in_its_turn(
             elif form == "blocks":
                 out = scan_chunks(rule, net, inputs, state, initial=initial)
             else:
-                fresh, layout = (
-                    rule.init_state(initial),
-                    documents.layout(CHUNK, jnp.asarray(0)),
-                )
-                places = fresh, documents, layout
-                out = scan_documents(rule, net, inputs, state, *places, initial=initial)
+                fresh = rule.init_state(initial)
+                rest = fresh, documents, documents.layout(CHUNK, jnp.asarray(0))
+                out = scan_documents(rule, net, inputs, state, *rest, initial=initial)
             leaves = [x for x in jax.tree.leaves(out) if eqx.is_inexact_array(x)]
             return sum(jnp.sum(jnp.sin(x)) for x in leaves), out
 
