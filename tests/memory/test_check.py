@@ -133,6 +133,18 @@ def test_wrong_rules_fail(x64, rule, message):
         check_rule(rule(chunk_len=CHUNK))
 
 
+class UsesItsMapTwice(MemoryNet):
+    """The gradient of a map that is applied twice has two factors of each kind."""
+
+    def forward(self, linear, x):
+        return linear(0, jnp.tanh(linear(0, x)))
+
+
+def test_a_wrong_network_fails(x64):
+    with pytest.raises(AssertionError, match="rank-one factors and gradient .* at 0"):
+        check_rule(TitansRule(chunk_len=CHUNK), UsesItsMapTwice(4, depth=1))
+
+
 @pytest.mark.parametrize("chunk_len", [2, 4])
 def test_causality_is_looked_at_whatever_the_chunk(x64, chunk_len):
     with pytest.raises(AssertionError, match="is not causal"):

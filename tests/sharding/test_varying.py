@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from titans_eqx.sharding.varying import scan, vary_like, while_loop
+from titans_eqx.sharding.varying import scan, select_seldom, vary_like, while_loop
 
 
 def over_devices(function, *arguments):
@@ -43,6 +43,23 @@ def test_a_loop_may_start_from_constants_and_ends_on_each_device_by_itself():
     limits = jnp.asarray([3.0**n for n in range(jax.device_count())])
     expected = np.floor(np.log2(np.asarray(limits))) + 1
     np.testing.assert_array_equal(over_devices(first_power_above, limits), expected)
+
+
+def test_each_device_chooses_by_itself_between_constants_and_what_varies():
+    def choose(x):
+        one, other = (x, jnp.ones(1), x), (2 * x, jnp.zeros(1), x)
+        return select_seldom(x[0] > 1, one, other)
+
+    x = jnp.arange(float(jax.device_count()))
+    expected = (np.where(x > 1, x, 2 * x), x > 1, x)
+    for chosen, of_one in zip(over_devices(choose, x), expected, strict=True):
+        np.testing.assert_array_equal(chosen, of_one)
+
+
+def test_a_batch_of_conditions_chooses_row_by_row():
+    conditions, x = jnp.asarray([True, False, True]), jnp.arange(6.0).reshape(3, 2)
+    chosen = jax.jit(jax.vmap(select_seldom))(conditions, x, -x)
+    np.testing.assert_array_equal(chosen, np.where(conditions[:, None], x, -x))
 
 
 def test_gradients_by_a_marked_constant_stay_on_their_device():

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.inputs import MemoryInputs
+from titans_eqx.memory.loss import SquaredError, surprise_factors, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
 from titans_eqx.memory.rule import AbstractRule
 from titans_eqx.memory.scan import scan_aligned, scan_chunks, scan_tokens
@@ -31,7 +32,8 @@ def check_rule(
     Checked are, over some chunks: `chunk` against `step`, in reads, state and
     gradients; the stream in parts that end anywhere in a chunk against the whole;
     causality, by gradients that are exactly zero; and padding, which must change
-    nothing.
+    nothing. And of the network: the surprise as rank-one factors, which both forms may
+    use, against the gradient itself.
 
     Args:
         rule: The rule.
@@ -54,6 +56,10 @@ def check_rule(
     inputs = _random_inputs(rule, net, n_tokens, d, token_key)
     initial = net.init(weight_key)
     state = rule.init_state(initial)
+    factors, gradients = eqx.filter_jit(_surprises)(net, initial, inputs)
+    _compare(
+        "rank-one factors and gradient of the network", factors, gradients, tolerance
+    )
 
     # Compiling takes nearly all the time, so few programs have to serve: what a form
     # answers comes with its gradients, and parts of a stream are read as padded rows.
@@ -126,6 +132,18 @@ def _gradients(
         return total, (reads, state)
 
     return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def _surprises(
+    net: AbstractMemoryNet, weights: MemoryWeights, inputs: MemoryInputs
+) -> tuple[PyTree[Float[Array, "seq _ _"]], PyTree[Float[Array, "seq _ _"]]]:
+    """Of each token, as the product of its factors, and by the weights themselves."""
+    loss = SquaredError()
+    factors = surprise_factors(net, loss, weights, inputs)
+    products = (jax.vmap(jnp.outer)(a, g) for a, g in zip(*factors, strict=True))
+    return tuple(products), jax.vmap(
+        lambda token: token_surprise(net, loss, weights, token)
+    )(inputs)
 
 
 def _random_inputs(

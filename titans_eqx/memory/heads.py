@@ -24,7 +24,7 @@ from titans_eqx.memory.projections import (
     ProjectionState,
 )
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
-from titans_eqx.memory.scan import scan_aligned, scan_tokens
+from titans_eqx.memory.scan import scan_aligned, step_heads
 from titans_eqx.nn.conv import Activation, KernelStart
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
@@ -233,8 +233,16 @@ class MemoryHeads(eqx.Module):
         self, x: Float[Array, " d_model"], state: NeuralMemoryState
     ) -> tuple[Float[Array, "heads d"], NeuralMemoryState]:
         """Write and read one token."""
-        reads, state = self.run(scan_tokens, x[None], state, Padding.none(1))
-        return reads[0], state
+        token = Padding.none(1)
+        inputs, projections = self.projections(x[None], state.projections, token)
+        reads, heads = step_heads(
+            self.rule,
+            self.net,
+            jax.tree.map(lambda leaf: leaf[0], inputs),
+            state.heads,
+            initial=self._initial(),
+        )
+        return reads, NeuralMemoryState(heads, projections)
 
     def run(
         self,
@@ -246,7 +254,7 @@ class MemoryHeads(eqx.Module):
         """Project, and run one form of the rule on each head.
 
         Args:
-            form: Such as `scan_tokens`, or a function with its arguments.
+            form: A function with the arguments of `scan_tokens`.
             x: Positions.
             state: Where the stream stands.
             padding: For the projections: which positions are real.

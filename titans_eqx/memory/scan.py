@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int, PyTree
 
-from titans_eqx.axes import MemoryWeights
+from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.memory.blocks import (
     at_offset,
     check_gates,
@@ -27,7 +27,7 @@ from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.remat import remat
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.varying import scan
+from titans_eqx.sharding.varying import scan, select_seldom
 
 State = TypeVar("State", bound=AbstractRuleState)
 
@@ -73,6 +73,48 @@ def scan_tokens(
     start = (state, jnp.zeros((), jnp.int32))
     (state, _), reads = scan(body, start, inputs)
     return reads, state
+
+
+def step_heads(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    tokens: MemoryInputs,
+    state: State,
+    *,
+    initial: HeadWeights,
+) -> tuple[Float[Array, "heads d"], State]:
+    """`scan_tokens` on one token of several memories, over which `vmap` would map it.
+
+    They stand at the same place of a chunk. Asked once for all of them, and not for
+    each, whether it ends here needs no copy of their weights at every other token.
+
+    Args:
+        rule: The update rule.
+        net: Structure of each memory.
+        tokens: One for each memory.
+        state: The memories, stacked.
+        initial: M_0 of each.
+
+    Returns:
+        Reads, and the memories after the token.
+
+    Raises:
+        ValueError: If a gate of the rule is missing.
+    """
+    check_gates(rule, net, tokens)
+
+    def one_memory(
+        token: MemoryInputs, state: State, initial: MemoryWeights
+    ) -> tuple[Float[Array, " d"], State, State]:
+        y, state = rule.step(net, token, state, initial)
+        same_chunk = at_offset(state, state.chunk_offset + 1)
+        return y, same_chunk, rule.start_chunk(rule.end_chunk(state))
+
+    reads, same_chunk, next_chunk = jax.vmap(one_memory)(tokens, state, initial)
+    is_chunk_end = same_chunk.chunk_offset[0] == rule.chunk_len
+    state = select_seldom(is_chunk_end, next_chunk, same_chunk)
+    n_chunks = is_chunk_end.astype(jnp.int32)
+    return reads, rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
 
 
 def scan_chunks(

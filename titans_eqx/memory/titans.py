@@ -40,7 +40,6 @@ from titans_eqx.memory.loss import (
     SquaredError,
     clip_scale,
     factors_square_norm,
-    square_norm,
     surprise_factors,
     token_surprise,
 )
@@ -172,15 +171,15 @@ class TitansRule(AbstractPreparedRule[TitansState]):
     ) -> tuple[Float[Array, " d"], TitansState]:
         """See `AbstractRule.step`."""
         decay, momentum = self._decay_and_momentum(net, token)
-        surprise = self.surprise(net, token, state)
-        theta = token.gates["learning_rate"] * clip_scale(
-            square_norm(surprise), self.clip
-        )
+        # As factors: u_t itself would be written to memory, and read for its norm.
+        row = jax.tree.map(lambda leaf: leaf[None], token)
+        anchor = self.outer_gradient.anchor(state.anchor)
+        factors = surprise_factors(net, self.loss, anchor, row)
+        (scale,) = clip_scale(factors_square_norm(*factors), self.clip)
+        theta = token.gates["learning_rate"] * scale
+        terms = zip(momentum, state.velocity, theta, *factors, strict=True)
         velocity = tuple(
-            eta * s - rate * u
-            for eta, s, rate, u in zip(
-                momentum, state.velocity, theta, surprise, strict=True
-            )
+            eta * s - jnp.outer(a[0], rate * g[0]) for eta, s, rate, a, g in terms
         )
         weights = tuple(
             (1 - alpha[:, None]) * m + s

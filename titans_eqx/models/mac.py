@@ -17,6 +17,7 @@ sees the token itself as well as what attention made of it.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -32,7 +33,7 @@ from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.remat import remat
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.varying import scan, vary_like
+from titans_eqx.sharding.varying import scan, select_seldom, vary_like
 
 
 class MACState(eqx.Module):
@@ -122,7 +123,9 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         y, cache, query_state = self._attend(x, state)
         m, memory = self.memory.step(self.write_norm(x + y), state.memory)
         offset = state.segment_offset + 1
-        return self.gate(y, m), self._advance(state, memory, query_state, cache, offset)
+        return self.gate(y, m), self._advance(
+            state, memory, query_state, cache, offset, choose=select_seldom
+        )
 
     def probe(self, x: Float[Array, " d_model"], state: MACState) -> MemoryStats:
         """See `AbstractMemoryMixer.probe`."""
@@ -216,13 +219,14 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         query_state: PyTree[Array],
         cache: SegmentCache,
         offset: Int[Array, ""],
+        choose: Callable[..., PyTree[Array]] = select,
     ) -> MACState:
         """The state after some tokens; a full segment hands its memory to the next."""
         is_full = offset == self.attention.segment_len
         snapshot = self.memory.snapshot(memory)
         return MACState(
             memory=memory,
-            snapshot=select(is_full, snapshot, state.snapshot),
+            snapshot=choose(is_full, snapshot, state.snapshot),
             query_state=query_state,
             cache=cache,
             segment_offset=jnp.where(is_full, 0, offset),

@@ -11,7 +11,9 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
+
+from titans_eqx.nn.tree import select
 
 # Of arrays. Not said to the hook that checks types: here, in every scan of a model,
 # looking at each leaf would take a good part of the time of the tests.
@@ -75,6 +77,24 @@ def while_loop(
         lambda carry: vary_like(body(carry), carry),
         vary_like(start, reference),
     )
+
+
+def select_seldom(condition: Bool[Array, ""], if_true: Tree, if_false: Tree) -> Tree:
+    """`select` where the condition seldom holds: else a CPU does not copy `if_false`.
+
+    An accelerator would have to wait for the host to look at the condition, and copies
+    faster than that. Of a batch of conditions (in `vmap`) this is `select` everywhere.
+    """
+    if jax.default_backend() != "cpu":
+        return select(condition, if_true, if_false)
+
+    def choose(a: Array, b: Array) -> Array:
+        if a is b:
+            return a
+        a, b = vary_like((a, b), condition)
+        return jax.lax.cond(condition, lambda: a, lambda: b)
+
+    return jax.tree.map(choose, if_true, if_false)
 
 
 def _varying_axes(x: Array) -> frozenset[str]:
