@@ -5,6 +5,8 @@ that those of the memory have, so that a model without memory can have them too;
 SiLU, which softmax attention does not need.
 """
 
+import functools
+import itertools
 from typing import Final
 
 import equinox as eqx
@@ -26,6 +28,10 @@ HEADS_FIRST: Final = "seq heads d -> heads seq d"
 
 Projected = tuple[Float[Array, "seq heads d_head"], ...]
 ConvStates = tuple[Float[Array, "conv_state_len d_model"], ...]
+Group = tuple[
+    Float[Array, "heads q_seq kv_seq"],  # scores
+    Float[Array, "heads kv_seq d_head"],  # values
+]
 
 
 def attention_convs(
@@ -148,25 +154,39 @@ class AttentionHeads(eqx.Module):
             after.append(conv_state)
         return tuple(self.split(one) for one in rows), tuple(after)
 
-    def attend(
+    def scores(
         self,
         queries: Float[Array, "q_seq heads d_head"],
         positions: Int[Array, " q_seq"],
         keys: Float[Array, "heads kv_seq d_head"],
-        values: Float[Array, "heads kv_seq d_head"],
         is_visible: Bool[Array, "q_seq kv_seq"],
-    ) -> Float[Array, "q_seq d_model"]:
-        """Softmax attention over [persistent tokens | keys], projected to the stream.
-
-        Scores of persistent tokens use no rotation on either side, so they are the same
-        wherever in a segment or window the query stands.
+    ) -> Float[Array, "heads q_seq kv_seq"]:
+        """How much queries look at keys, before the softmax; -inf where they may not.
 
         Args:
             queries: Queries, not rotated.
             positions: Their positions.
             keys: Keys, already rotated.
-            values: Values.
-            is_visible: Which keys a query may look at; persistent tokens always are.
+            is_visible: Which keys a query may look at.
+        """
+        rotated = rotate(queries, positions, base=self.rope_base)
+        scores = jnp.einsum("qhd,hkd->hqk", rotated, keys)
+        return jnp.where(is_visible[None, :, :], scores, -jnp.inf)
+
+    def attend(
+        self,
+        queries: Float[Array, "q_seq heads d_head"],
+        *groups: Group,
+    ) -> Float[Array, "q_seq d_model"]:
+        """Softmax attention over [persistent tokens | groups], projected to the stream.
+
+        Scores of persistent tokens, which a query always sees, use no rotation on
+        either side, so they are the same wherever in a segment or window it stands.
+
+        Args:
+            queries: Queries, not rotated.
+            groups: Of each the scores (see `scores`) and the values. Each has a product
+                of its own, or a decoded token would copy all of them side by side.
 
         Returns:
             What attention adds to the stream; softmax in float32 or wider.
@@ -179,13 +199,14 @@ class AttentionHeads(eqx.Module):
             for projection in (self.key_projection, self.value_projection)
         )
         prefix_scores = jnp.einsum("qhd,hkd->hqk", queries, prefix_keys)
-        rotated = rotate(queries, positions, base=self.rope_base)
-        scores = jnp.einsum("qhd,hkd->hqk", rotated, keys)
-        scores = jnp.where(is_visible[None, :, :], scores, -jnp.inf)
-        scores = jnp.concatenate([prefix_scores, scores], axis=-1)
-        scores = at_least_float32(scores * self.d_head**-0.5)
-        weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-        all_values = jnp.concatenate([prefix_values, values], axis=1)
-        y = jnp.einsum("hqk,hkd->qhd", weights, all_values)
+        groups = ((prefix_scores, prefix_values), *groups)
+        all_scores, all_values = zip(*groups, strict=True)
+        scores = jnp.concatenate(all_scores, axis=-1) * self.d_head**-0.5
+        weights = jax.nn.softmax(at_least_float32(scores), axis=-1)
+        weights = weights.astype(prefix_values.dtype)
+        ends = list(itertools.accumulate(values.shape[1] for values in all_values))
+        parts = zip(jnp.split(weights, ends[:-1], axis=-1), all_values, strict=True)
+        products = [jnp.einsum("hqk,hkd->qhd", part, values) for part, values in parts]
+        y = functools.reduce(jnp.add, products)
         joined = rearrange(y, "seq heads d -> seq (heads d)")
         return linear_rows(self.output_projection, joined)

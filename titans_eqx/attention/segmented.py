@@ -135,10 +135,11 @@ class SegmentAttention(eqx.Module):
     ) -> Float[Array, "seq d_model"]:
         all_positions = jnp.arange(self.segment_len, dtype=jnp.int32)
         is_past = positions[:, None] >= all_positions[None, :]
-        return self.heads.attend(
-            queries,
-            positions,
-            jnp.concatenate([cache.memory_keys, cache.token_keys], axis=1),
-            jnp.concatenate([cache.memory_values, cache.token_values], axis=1),
-            jnp.concatenate([is_past, is_past], axis=1),
+        groups = (
+            (self.heads.scores(queries, positions, keys, is_past), values)
+            for keys, values in (
+                (cache.memory_keys, cache.memory_values),
+                (cache.token_keys, cache.token_values),
+            )
         )
+        return self.heads.attend(queries, *groups)

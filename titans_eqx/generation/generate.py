@@ -197,6 +197,14 @@ def extend(
     unstacked = model.unstack()
     keys = jr.split(key, n_positions)
 
+    # Through the axis of a stack of one XLA does not see that a state is updated in
+    # place: with it, all of it is copied several times for each token.
+    def drop_axis(x: Array) -> Array:
+        return x[0]
+
+    def add_axis(x: Array) -> Array:
+        return x[None]
+
     def goes_on(carry: _Carry) -> Bool[Array, ""]:
         n_done, is_over, *_ = carry
         return (n_done < n_tokens) & ~is_over
@@ -209,18 +217,20 @@ def extend(
             is_given = given[n_done] >= 0
             token = jnp.where(is_given, given[n_done], token)
             is_over = is_over & ~is_given
-        logits, state = unstacked.step(token, state)
+        logits, state = unstacked.step(token, jax.tree.map(add_axis, state))
+        state = jax.tree.map(drop_axis, state)
         return n_done + 1, is_over, logits, state, tokens.at[n_done].set(token)
 
     start = (
         jnp.zeros((), jnp.int32),
         jnp.zeros((), bool),
         logits,
-        model.unstack_state(state),
+        jax.tree.map(drop_axis, model.unstack_state(state)),
         jnp.zeros(n_positions, jnp.int32),
     )
     carry = while_loop(goes_on, body, start, (keys, n_tokens))
     n_done, _, logits, state, tokens = carry
+    state = jax.tree.map(add_axis, state)
     last = tokens[jnp.maximum(n_done - 1, 0)]
     tokens = jnp.where(jnp.arange(n_positions, dtype=jnp.int32) < n_done, tokens, last)
     return tokens, logits, model.stack_state(state)

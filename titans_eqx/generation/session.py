@@ -26,7 +26,7 @@ from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 from titans_eqx.errors import UserError
 from titans_eqx.models import ModelState, TitansLM
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class SessionError(UserError):
