@@ -58,9 +58,10 @@ def test_pieces_and_steps_equal_the_whole(x64, getkey, kernel_size):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), cache, last)
 
 
-def test_steps_and_pieces_may_take_turns(x64, getkey):
-    """With the ring anywhere in its second and third turn."""
-    attention, x = draw(getkey, 14)
+@pytest.mark.parametrize("window", [1, WINDOW])
+def test_steps_and_pieces_may_take_turns(x64, getkey, window):
+    """With the ring anywhere in its turns, also one of a single slot."""
+    attention, x = draw(getkey, 14, window=window)
     whole, _ = call(attention, x, None)
     parts, cache = [], attention.init_state()
     for start in (0, 7):

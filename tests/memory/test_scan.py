@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 
 from tests.memory.outside import HebbianRule
-from tests.memory.problems import D, assert_identical, draw_problem, random_inputs
+from tests.memory.problems import (
+    D,
+    Problem,
+    assert_identical,
+    draw_problem,
+    gradient_of,
+    largest_difference,
+    random_inputs,
+)
 from titans_eqx.memory import (
     DeltaRule,
     MemoryInputs,
     MemoryNet,
+    OuterGradient,
     ReadOnlyRule,
     TitansRule,
     blocks,
@@ -19,7 +28,7 @@ from titans_eqx.memory import (
     scan_tokens,
 )
 from titans_eqx.memory.blocks import scan_documents
-from titans_eqx.memory.scan import scan_aligned
+from titans_eqx.memory.scan import scan_aligned, step_heads
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 
@@ -167,3 +176,66 @@ def test_a_chunk_of_its_own_is_not_passed_over(monkeypatch, x64):
         for rule in (DeltaRule, Doubled)
     )
     np.testing.assert_allclose(double, 2 * single, rtol=1e-12)
+
+
+CUT = OuterGradient(truncate_every=1)
+STEPPED = {
+    "titans": RULES["titans"],
+    "titans, cut at chunks": (TitansRule(chunk_len=CHUNK, outer_gradient=CUT), DEEP),
+    "delta": RULES["delta"],
+    "from outside": RULES["from outside"],
+    "chunks of one token": (HebbianRule(chunk_len=1), LINEAR),
+}
+
+
+@pytest.mark.parametrize(("rule", "net"), STEPPED.values(), ids=STEPPED.keys())
+def test_heads_side_by_side_step_as_each_does_alone(x64, rule, net):
+    """Over the end of a chunk, in reads, states and gradients."""
+    problem = draw_problem(rule, net, 4, chunk_offset=max(0, rule.chunk_len - 2))
+    heads = jax.tree.map(
+        lambda x: jnp.stack([x, x / 2 if eqx.is_inexact_array(x) else x]), problem
+    )
+
+    def alone(*heads):
+        return jax.vmap(
+            lambda inputs, state, initial: scan_tokens(
+                rule, net, inputs, state, initial=initial
+            )
+        )(*heads)
+
+    def side_by_side(inputs, state, initial):
+        def body(state, tokens):
+            reads, state = step_heads(rule, net, tokens, state, initial=initial)
+            return state, reads
+
+        tokens = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), inputs)
+        state, reads = jax.lax.scan(body, state, tokens)
+        return jnp.swapaxes(reads, 0, 1), state
+
+    heads = Problem(*heads)
+    answers = [jax.jit(form)(*heads) for form in (alone, side_by_side)]
+    assert largest_difference(*answers) < 1e-12
+    slopes = [gradient_of(form, heads) for form in (alone, side_by_side)]
+    assert largest_difference(*slopes) < 1e-10
+
+
+def test_a_fresh_memory_steps_on_each_device_by_itself(x64):
+    """The surprise, a gradient by weights that differ nowhere yet, is not summed."""
+    rule, net = RULES["delta"]
+    n_devices = jax.device_count()
+    problem = draw_problem(rule, net, n_devices)
+    state, initial = jax.tree.map(lambda x: x[None], (problem.state, problem.initial))
+
+    def one_token(tokens):
+        reads, after = step_heads(rule, net, tokens, state, initial=initial)
+        return reads, after.weights
+
+    mesh = jax.make_mesh(
+        (n_devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    spec = jax.sharding.PartitionSpec("data")
+    everywhere = jax.shard_map(one_token, mesh=mesh, in_specs=spec, out_specs=spec)
+    rows = jax.tree.map(lambda x: x[:, None], problem.inputs)
+    expected = jax.jit(jax.vmap(one_token))(rows)
+    expected = jax.tree.map(lambda x: x[:, 0], expected)
+    assert largest_difference(jax.jit(everywhere)(problem.inputs), expected) < 1e-12

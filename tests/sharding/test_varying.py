@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import PartitionSpec
 
 from titans_eqx.sharding.varying import scan, select_seldom, vary_like, while_loop
@@ -60,6 +61,18 @@ def test_a_batch_of_conditions_chooses_row_by_row():
     conditions, x = jnp.asarray([True, False, True]), jnp.arange(6.0).reshape(3, 2)
     chosen = jax.jit(jax.vmap(select_seldom))(conditions, x, -x)
     np.testing.assert_array_equal(chosen, np.where(conditions[:, None], x, -x))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "an accelerator"])
+def test_what_was_not_chosen_has_no_gradient(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
+    def total(one, other):
+        return jnp.sum(select_seldom(jnp.asarray(False), jnp.log(one), 2 * other))
+
+    by_one, by_other = jax.grad(total, argnums=(0, 1))(jnp.ones(2), jnp.ones(2))
+    np.testing.assert_array_equal(by_one, 0)
+    np.testing.assert_array_equal(by_other, 2)
 
 
 def test_gradients_by_a_marked_constant_stay_on_their_device():

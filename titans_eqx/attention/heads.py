@@ -28,7 +28,7 @@ HEADS_FIRST: Final = "seq heads d -> heads seq d"
 
 Projected = tuple[Float[Array, "seq heads d_head"], ...]
 ConvStates = tuple[Float[Array, "conv_state_len d_model"], ...]
-Group = tuple[
+ScoredValues = tuple[
     Float[Array, "heads q_seq kv_seq"],  # scores
     Float[Array, "heads kv_seq d_head"],  # values
 ]
@@ -161,7 +161,7 @@ class AttentionHeads(eqx.Module):
         keys: Float[Array, "heads kv_seq d_head"],
         is_visible: Bool[Array, "q_seq kv_seq"],
     ) -> Float[Array, "heads q_seq kv_seq"]:
-        """How much queries look at keys, before the softmax; -inf where they may not.
+        """Products of queries and keys, not yet scaled; -inf where they may not look.
 
         Args:
             queries: Queries, not rotated.
@@ -176,7 +176,7 @@ class AttentionHeads(eqx.Module):
     def attend(
         self,
         queries: Float[Array, "q_seq heads d_head"],
-        *groups: Group,
+        *groups: ScoredValues,
     ) -> Float[Array, "q_seq d_model"]:
         """Softmax attention over [persistent tokens | groups], projected to the stream.
 

@@ -26,11 +26,15 @@ from titans_eqx.nn.rope import rotate
 
 
 class WindowCache(eqx.Module):
-    """Keys, rotated by their slot, and values of the last `window` tokens."""
+    """Keys, rotated by their slot, and values of the last `window` tokens.
+
+    Token `i` of a stream lies in slot `i % window`; slots that it has not come to yet
+    hold nothing that is looked at.
+    """
 
     keys: Float[Array, "heads window d_head"]
     values: Float[Array, "heads window d_head"]
-    n_read: Int[Array, ""]  # tokens; whole turns of a full ring are left out
+    n_read: Int[Array, ""]  # tokens, without whole turns of a full ring: < 2 windows
     conv_states: ConvStates
 
 
@@ -85,15 +89,17 @@ class SlidingAttention(eqx.Module):
             n_read=self._within_turns(n_read),
             conv_states=conv_states,
         )
+        turned = jnp.zeros(n_tokens, jnp.int32)
         if is_fresh and n_tokens <= window:
             # The whole sequence fits in one window: no block before it to look at.
             n_hidden = jnp.zeros((), jnp.int32)
-            return self._attend(queries, keys, values, n_hidden, numbers), after
+            y = self._attend(queries, keys, values, turned, n_hidden, numbers)
+            return y, after
 
         n_blocks = -(-n_tokens // window)
         padding = [(0, n_blocks * window - n_tokens), (0, 0), (0, 0)]
         old_slots = (cache.n_read + jnp.arange(window, dtype=jnp.int32)) % window
-        old_keys = self._rotate(old_keys, -old_slots)
+        turned = jnp.concatenate([old_slots, jnp.pad(turned, padding[0])])
         keys = jnp.concatenate([old_keys, jnp.pad(keys, padding)])
         values = jnp.concatenate([old_values, jnp.pad(values, padding)])
 
@@ -114,6 +120,7 @@ class SlidingAttention(eqx.Module):
             blocks(jnp.pad(queries, padding)),
             with_block_before(keys),
             with_block_before(values),
+            with_block_before(turned),
             n_hidden,
             numbers,
         )
@@ -181,12 +188,14 @@ class SlidingAttention(eqx.Module):
         queries: Float[Array, "q_seq heads d_head"],
         keys: Float[Array, "kv_seq heads d_head"],
         values: Float[Array, "kv_seq heads d_head"],
+        turned: Int[Array, " kv_seq"],
         n_hidden: Int[Array, ""],
         numbers: Int[Array, " kv_seq"] | None = None,
     ) -> Float[Array, "q_seq d_model"]:
         """Attention of the last `q_seq` rows.
 
         The first `n_hidden` keys are hidden, and those with another document's number.
+        Keys come rotated by the positions `turned`, for which their rows are taken.
         """
         key_rows = jnp.arange(keys.shape[0], dtype=jnp.int32)
         query_rows = key_rows[keys.shape[0] - queries.shape[0] :]
@@ -195,6 +204,6 @@ class SlidingAttention(eqx.Module):
         is_visible &= (key_rows >= n_hidden)[None, :]
         if numbers is not None:
             is_visible &= numbers[query_rows][:, None] == numbers[None, :]
-        keys = rearrange(self._rotate(keys, key_rows), HEADS_FIRST)
+        keys = rearrange(self._rotate(keys, key_rows - turned), HEADS_FIRST)
         scores = self.heads.scores(queries, query_rows, keys, is_visible)
         return self.heads.attend(queries, (scores, rearrange(values, HEADS_FIRST)))

@@ -44,7 +44,8 @@ def check_rule(
             or 1e-10 with 64-bit numbers enabled.
 
     Raises:
-        AssertionError: If two forms differ; says which, where and by how much.
+        AssertionError: If two forms differ, or the network does not apply each of its
+            maps exactly once; says which, where and by how much.
     """
     net = MemoryNet(4, depth=1, norm=False) if net is None else net
     d = net.shapes[0][0] if d is None else d
@@ -57,9 +58,9 @@ def check_rule(
     initial = net.init(weight_key)
     state = rule.init_state(initial)
     factors, gradients = eqx.filter_jit(_surprises)(net, initial, inputs)
-    _compare(
-        "rank-one factors and gradient of the network", factors, gradients, tolerance
-    )
+    largest = max(1.0, *(float(np.max(np.abs(g))) for g in gradients))
+    what = "rank-one factors and gradient (a network applies each map once)"
+    _compare(what, factors, gradients, largest * tolerance)
 
     # Compiling takes nearly all the time, so few programs have to serve: what a form
     # answers comes with its gradients, and parts of a stream are read as padded rows.

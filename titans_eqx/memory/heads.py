@@ -254,7 +254,7 @@ class MemoryHeads(eqx.Module):
         """Project, and run one form of the rule on each head.
 
         Args:
-            form: A function with the arguments of `scan_tokens`.
+            form: A function with the arguments of `scan_tokens`, for one head.
             x: Positions.
             state: Where the stream stands.
             padding: For the projections: which positions are real.

@@ -1,11 +1,13 @@
 """A rule over a sequence: token by token, or chunk by chunk.
 
-`scan_tokens` is the definition, and what decoding runs. `scan_chunks` is the fast form:
-equal to it up to rounding, for any length and from any place in a chunk. What is the
-same for every rule is written here once: where chunks begin and end, padding,
-truncation of the outer gradient, and what the backward pass computes again.
+`scan_tokens` is the definition; decoding runs one token of it, with `step_heads`.
+`scan_chunks` is the fast form: equal to it up to rounding, for any length and from any
+place in a chunk. What is the same for every rule is written here once: where chunks
+begin and end, padding, truncation of the outer gradient, and what the backward pass
+computes again.
 """
 
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -27,7 +29,7 @@ from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.remat import remat
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.varying import scan, select_seldom
+from titans_eqx.sharding.varying import scan, select_seldom, vary_like
 
 State = TypeVar("State", bound=AbstractRuleState)
 
@@ -61,12 +63,10 @@ def scan_tokens(
         carry: tuple[State, Int[Array, ""]], token: MemoryInputs
     ) -> tuple[tuple[State, Int[Array, ""]], Float[Array, " d"]]:
         state, n_chunks = carry
-        y, state = rule.step(net, token, state, initial)
-        offset = state.chunk_offset + 1
-        is_chunk_end = offset == rule.chunk_len
+        y, same_chunk, next_chunk = _step(rule, net, token, state, initial)
+        is_chunk_end = same_chunk.chunk_offset == rule.chunk_len
         n_chunks = n_chunks + is_chunk_end.astype(jnp.int32)
-        next_chunk = rule.start_chunk(rule.end_chunk(state))
-        state = select(is_chunk_end, next_chunk, at_offset(state, offset))
+        state = select(is_chunk_end, next_chunk, same_chunk)
         state = rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
         return (state, n_chunks), y
 
@@ -102,19 +102,26 @@ def step_heads(
         ValueError: If a gate of the rule is missing.
     """
     check_gates(rule, net, tokens)
-
-    def one_memory(
-        token: MemoryInputs, state: State, initial: MemoryWeights
-    ) -> tuple[Float[Array, " d"], State, State]:
-        y, state = rule.step(net, token, state, initial)
-        same_chunk = at_offset(state, state.chunk_offset + 1)
-        return y, same_chunk, rule.start_chunk(rule.end_chunk(state))
-
-    reads, same_chunk, next_chunk = jax.vmap(one_memory)(tokens, state, initial)
+    over_heads = jax.vmap(partial(_step, rule, net))
+    state = vary_like(state, tokens)
+    reads, same_chunk, next_chunk = over_heads(tokens, state, initial)
     is_chunk_end = same_chunk.chunk_offset[0] == rule.chunk_len
     state = select_seldom(is_chunk_end, next_chunk, same_chunk)
     n_chunks = is_chunk_end.astype(jnp.int32)
     return reads, rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
+
+
+def _step(
+    rule: AbstractRule[State],
+    net: AbstractMemoryNet,
+    token: MemoryInputs,
+    state: State,
+    initial: MemoryWeights | None,
+) -> tuple[Float[Array, " d"], State, State]:
+    """The read at a token, and the states if the chunk goes on or ends after it."""
+    y, state = rule.step(net, token, state, initial)
+    same_chunk = at_offset(state, state.chunk_offset + 1)
+    return y, same_chunk, rule.start_chunk(rule.end_chunk(state))
 
 
 def scan_chunks(

@@ -221,7 +221,10 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         offset: Int[Array, ""],
         choose: Callable[..., PyTree[Array]] = select,
     ) -> MACState:
-        """The state after some tokens; a full segment hands its memory to the next."""
+        """The state after some tokens; a full segment hands its memory to the next.
+
+        `choose` is `select`, or does the same more cheaply for a single token.
+        """
         is_full = offset == self.attention.segment_len
         snapshot = self.memory.snapshot(memory)
         return MACState(
