@@ -16,6 +16,7 @@ from tests.memory.problems import (
     largest_difference,
     random_inputs,
 )
+from tests.sharding.devices import over_devices
 from titans_eqx.memory import (
     DeltaRule,
     MemoryInputs,
@@ -222,20 +223,15 @@ def test_heads_side_by_side_step_as_each_does_alone(x64, rule, net):
 def test_a_fresh_memory_steps_on_each_device_by_itself(x64):
     """The surprise, a gradient by weights that differ nowhere yet, is not summed."""
     rule, net = RULES["delta"]
-    n_devices = jax.device_count()
-    problem = draw_problem(rule, net, n_devices)
+    problem = draw_problem(rule, net, jax.device_count())
     state, initial = jax.tree.map(lambda x: x[None], (problem.state, problem.initial))
 
     def one_token(tokens):
         reads, after = step_heads(rule, net, tokens, state, initial=initial)
         return reads, after.weights
 
-    mesh = jax.make_mesh(
-        (n_devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-    )
-    spec = jax.sharding.PartitionSpec("data")
-    everywhere = jax.shard_map(one_token, mesh=mesh, in_specs=spec, out_specs=spec)
+    actual = over_devices(one_token, problem.inputs)
     rows = jax.tree.map(lambda x: x[:, None], problem.inputs)
     expected = jax.jit(jax.vmap(one_token))(rows)
     expected = jax.tree.map(lambda x: x[:, 0], expected)
-    assert largest_difference(jax.jit(everywhere)(problem.inputs), expected) < 1e-12
+    assert largest_difference(actual, expected) < 1e-12

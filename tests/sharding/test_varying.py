@@ -2,21 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
+from tests.sharding.devices import over_devices
 from titans_eqx.sharding.varying import scan, select_seldom, vary_like, while_loop
-
-
-def over_devices(function, *arguments):
-    """Run a function on each device's part of the arguments."""
-    n_devices = jax.device_count()
-    assert n_devices > 1
-    mesh = jax.make_mesh(
-        (n_devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-    )
-    spec = PartitionSpec("data")
-    sharded = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec)
-    return jax.jit(sharded)(*arguments)
 
 
 def test_a_scan_may_start_from_constants_on_every_device():
