@@ -37,7 +37,7 @@ def test_a_loop_may_start_from_constants_and_ends_on_each_device_by_itself():
 def test_each_device_chooses_by_itself_between_constants_and_what_varies():
     def choose(x):
         one, other = (x, jnp.ones(1), x), (2 * x, jnp.zeros(1), x)
-        return select_seldom(x[0] > 1, one, other)
+        return select_seldom(x[0] > 1, lambda: one, other)
 
     x = jnp.arange(float(jax.device_count()))
     expected = (np.where(x > 1, x, 2 * x), x > 1, x)
@@ -45,9 +45,31 @@ def test_each_device_chooses_by_itself_between_constants_and_what_varies():
         np.testing.assert_array_equal(chosen, of_one)
 
 
+def test_what_is_seldom_wanted_is_worked_out_only_where_it_is():
+    worked_out = []
+
+    @jax.jit
+    def choose(condition, x):
+        def double():
+            jax.debug.callback(lambda: worked_out.append("double"))
+            return 2 * x
+
+        return select_seldom(condition, double, x)
+
+    for condition, expected in ((False, 3), (True, 6), (False, 3)):
+        assert choose(jnp.asarray(condition), jnp.asarray(3)) == expected
+    jax.effects_barrier()
+    assert worked_out == ["double"]
+
+
 def test_a_batch_of_conditions_chooses_row_by_row():
+    @jax.jit
+    @jax.vmap
+    def choose(condition, x):
+        return select_seldom(condition, lambda: x, -x)
+
     conditions, x = jnp.asarray([True, False, True]), jnp.arange(6.0).reshape(3, 2)
-    chosen = jax.jit(jax.vmap(select_seldom))(conditions, x, -x)
+    chosen = choose(conditions, x)
     np.testing.assert_array_equal(chosen, np.where(conditions[:, None], x, -x))
 
 
@@ -56,7 +78,8 @@ def test_what_was_not_chosen_has_no_gradient(monkeypatch, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
 
     def total(one, other):
-        return jnp.sum(select_seldom(jnp.asarray(False), jnp.log(one), 2 * other))
+        never = jnp.asarray(False)
+        return jnp.sum(select_seldom(never, lambda: jnp.log(one), 2 * other))
 
     by_one, by_other = jax.grad(total, argnums=(0, 1))(jnp.ones(2), jnp.ones(2))
     np.testing.assert_array_equal(by_one, 0)

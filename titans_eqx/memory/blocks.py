@@ -192,6 +192,11 @@ def at_offset(state: State, offset: Int[Array, ""]) -> State:
     return eqx.tree_at(lambda state: state.chunk_offset, state, offset)
 
 
+def next_chunk(rule: AbstractRule[State], state: State) -> State:
+    """The state at the start of the chunk after the one that it has read."""
+    return rule.start_chunk(rule.end_chunk(state))
+
+
 def check_gates(
     rule: AbstractRule, net: AbstractMemoryNet, inputs: MemoryInputs
 ) -> None:
@@ -229,7 +234,7 @@ def _scan_blocks(
         if fresh is not None and block.is_start is not None:
             state = select(block.is_start, fresh, state)
         reads, state = take_in(chunk, state)
-        state = select(block.is_full, rule.start_chunk(rule.end_chunk(state)), state)
+        state = select(block.is_full, next_chunk(rule, state), state)
         truncate = rule.outer_gradient.truncate
         return truncate(state, block.n_chunks, block.is_full), reads
 

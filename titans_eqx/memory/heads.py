@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config.memory import HeadsConfig
-from titans_eqx.memory.blocks import scan_blocks, scan_documents
+from titans_eqx.memory.blocks import next_chunk, scan_blocks, scan_documents
 from titans_eqx.memory.build import build_net, heads_options
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
@@ -154,8 +154,8 @@ class MemoryHeads(eqx.Module):
         if prefix is None or prefix.shape[0] == 0:
             return state
         _, state = self.read_sequence(prefix, state)
-        start_chunk = jax.vmap(lambda s: self.rule.start_chunk(self.rule.end_chunk(s)))
-        return NeuralMemoryState(start_chunk(state.heads), state.projections)
+        heads = jax.vmap(partial(next_chunk, self.rule))(state.heads)
+        return NeuralMemoryState(heads, state.projections)
 
     def read_sequence(
         self, x: Float[Array, "seq d_model"], state: NeuralMemoryState

@@ -20,6 +20,7 @@ from titans_eqx.memory.blocks import (
     at_offset,
     check_gates,
     fold,
+    next_chunk,
     prepare_chunks,
     scan_blocks,
 )
@@ -63,10 +64,10 @@ def scan_tokens(
         carry: tuple[State, Int[Array, ""]], token: MemoryInputs
     ) -> tuple[tuple[State, Int[Array, ""]], Float[Array, " d"]]:
         state, n_chunks = carry
-        y, same_chunk, next_chunk = _step(rule, net, token, state, initial)
-        is_chunk_end = same_chunk.chunk_offset == rule.chunk_len
+        y, state = _step(rule, net, token, state, initial)
+        is_chunk_end = state.chunk_offset == rule.chunk_len
         n_chunks = n_chunks + is_chunk_end.astype(jnp.int32)
-        state = select(is_chunk_end, next_chunk, same_chunk)
+        state = select(is_chunk_end, next_chunk(rule, state), state)
         state = rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
         return (state, n_chunks), y
 
@@ -85,8 +86,8 @@ def step_heads(
 ) -> tuple[Float[Array, "heads d"], State]:
     """`scan_tokens` on one token of several memories, over which `vmap` would map it.
 
-    They stand at the same place of a chunk. Asked once for all of them, and not for
-    each, whether it ends here needs no copy of their weights at every other token.
+    They stand at the same place of a chunk. Whether it ends here is asked once for all
+    of them, so that what the end of a chunk costs is paid there and at no other token.
 
     Args:
         rule: The update rule.
@@ -103,10 +104,10 @@ def step_heads(
     """
     check_gates(rule, net, tokens)
     over_heads = jax.vmap(partial(_step, rule, net))
-    state = vary_like(state, tokens)
-    reads, same_chunk, next_chunk = over_heads(tokens, state, initial)
-    is_chunk_end = same_chunk.chunk_offset[0] == rule.chunk_len
-    state = select_seldom(is_chunk_end, next_chunk, same_chunk)
+    reads, state = over_heads(tokens, vary_like(state, tokens), initial)
+    is_chunk_end = state.chunk_offset[0] == rule.chunk_len
+    of_next_chunk = partial(jax.vmap(partial(next_chunk, rule)), state)
+    state = select_seldom(is_chunk_end, of_next_chunk, state)
     n_chunks = is_chunk_end.astype(jnp.int32)
     return reads, rule.outer_gradient.truncate(state, n_chunks, is_chunk_end)
 
@@ -117,11 +118,10 @@ def _step(
     token: MemoryInputs,
     state: State,
     initial: MemoryWeights | None,
-) -> tuple[Float[Array, " d"], State, State]:
-    """The read at a token, and the states if the chunk goes on or ends after it."""
+) -> tuple[Float[Array, " d"], State]:
+    """The read at a token, and the state after it, which may have a chunk's end."""
     y, state = rule.step(net, token, state, initial)
-    same_chunk = at_offset(state, state.chunk_offset + 1)
-    return y, same_chunk, rule.start_chunk(rule.end_chunk(state))
+    return y, at_offset(state, state.chunk_offset + 1)
 
 
 def scan_chunks(

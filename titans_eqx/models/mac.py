@@ -17,7 +17,7 @@ sees the token itself as well as what attention made of it.
 """
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -123,8 +123,14 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         y, cache, query_state = self._attend(x, state)
         m, memory = self.memory.step(self.write_norm(x + y), state.memory)
         offset = state.segment_offset + 1
-        return self.gate(y, m), self._advance(
-            state, memory, query_state, cache, offset, choose=select_seldom
+        is_full = offset == self.attention.segment_len
+        snapshot = partial(self.memory.snapshot, memory)
+        return self.gate(y, m), MACState(
+            memory=memory,
+            snapshot=select_seldom(is_full, snapshot, state.snapshot),
+            query_state=query_state,
+            cache=cache,
+            segment_offset=jnp.where(is_full, 0, offset),
         )
 
     def probe(self, x: Float[Array, " d_model"], state: MACState) -> MemoryStats:
@@ -209,28 +215,12 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         written = jax.vmap(self.write_norm)(x + y)
         m, memory = self.memory(written, state.memory, block)
         offset = jnp.where(block.n_real > 0, block.end, state.segment_offset)
-        state = self._advance(state, memory, query_state, cache, offset)
-        return state, jax.vmap(self.gate)(y, m)
-
-    def _advance(
-        self,
-        state: MACState,
-        memory: PyTree[Array],
-        query_state: PyTree[Array],
-        cache: SegmentCache,
-        offset: Int[Array, ""],
-        choose: Callable[..., PyTree[Array]] = select,
-    ) -> MACState:
-        """The state after some tokens; a full segment hands its memory to the next.
-
-        `choose` is `select`, or does the same more cheaply for a single token.
-        """
         is_full = offset == self.attention.segment_len
-        snapshot = self.memory.snapshot(memory)
-        return MACState(
+        state = MACState(
             memory=memory,
-            snapshot=choose(is_full, snapshot, state.snapshot),
+            snapshot=select(is_full, self.memory.snapshot(memory), state.snapshot),
             query_state=query_state,
             cache=cache,
             segment_offset=jnp.where(is_full, 0, offset),
         )
+        return state, jax.vmap(self.gate)(y, m)

@@ -79,22 +79,23 @@ def while_loop(
     )
 
 
-def select_seldom(condition: Bool[Array, ""], if_true: Tree, if_false: Tree) -> Tree:
-    """`select` where the condition seldom holds: else a CPU does not copy `if_false`.
+def select_seldom(
+    condition: Bool[Array, ""], if_true: Callable[[], Tree], if_false: Tree
+) -> Tree:
+    """`select` where the condition seldom holds, and one tree is dear to work out.
 
-    An accelerator would have to wait for the host to look at the condition, and copies
-    faster than that. Of a batch of conditions (in `vmap`) this is `select` everywhere.
+    A CPU then neither calls `if_true` nor copies `if_false` where it does not hold. An
+    accelerator, which would have to wait for the host to look at the condition, does
+    both and selects; so does any backend for a batch of conditions (in `vmap`).
     """
     if jax.default_backend() != "cpu":
-        return select(condition, if_true, if_false)
-
-    def choose(a: Array, b: Array) -> Array:
-        if a is b:
-            return a
-        a, b = vary_like((a, b), condition)
-        return jax.lax.cond(condition, lambda: a, lambda: b)
-
-    return jax.tree.map(choose, if_true, if_false)
+        return select(condition, if_true(), if_false)
+    references = condition, if_false
+    return jax.lax.cond(
+        condition,
+        lambda: vary_like(if_true(), references),
+        lambda: vary_like(if_false, references),
+    )
 
 
 def _varying_axes(x: Array) -> frozenset[str]:
