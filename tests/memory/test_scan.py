@@ -128,8 +128,17 @@ def test_gates_of_other_rules_are_ignored(name):
         )
 
 
-@pytest.mark.parametrize("name", ["titans", "titans, channel-wise", "delta"])
-@pytest.mark.parametrize("form", ["whole chunks", "blocks", "documents"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("titans", "whole chunks"),
+        ("titans", "blocks"),
+        ("titans", "documents"),
+        ("titans, channel-wise", "whole chunks"),
+        ("delta", "whole chunks"),
+        ("delta", "documents"),
+    ],
+)
 def test_a_chunk_prepared_ahead_is_one_prepared_in_its_turn(
     monkeypatch, x64, name, form
 ):

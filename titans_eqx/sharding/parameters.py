@@ -11,7 +11,7 @@ arrays that are stacked over layers it is the layers.
 """
 
 import math
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -22,6 +22,14 @@ from titans_eqx.nn.tree import AnyArray
 from titans_eqx.sharding.mesh import FSDP_AXIS, AnyMesh
 
 Tree = TypeVar("Tree", bound=PyTree)
+# Their leaves are not said to the hook that checks types: looking at each of them would
+# take a quarter of the time of a small run.
+Shapes: TypeAlias = PyTree
+"""A tree of arrays, or of the shapes of some that were not made."""
+Specs: TypeAlias = PyTree
+"""A tree of `PartitionSpec`s."""
+Shardings: TypeAlias = PyTree
+"""A tree of `NamedSharding`s."""
 
 # Of an array that is split: gathering a smaller one costs more than it saves.
 LEAST_ELEMENTS: Final = 1024
@@ -51,7 +59,7 @@ def split_axis(x: AnyArray, n_parts: int) -> int | None:
     return max(axes, key=lambda axis: x.shape[axis], default=None)
 
 
-def partition_specs(tree: PyTree[AnyArray], mesh: AnyMesh) -> PyTree[PartitionSpec]:
+def partition_specs(tree: Shapes, mesh: AnyMesh) -> Specs:
     """How each array is spread over a mesh, given their whole shapes."""
 
     def spec(x: AnyArray) -> PartitionSpec:
@@ -63,16 +71,14 @@ def partition_specs(tree: PyTree[AnyArray], mesh: AnyMesh) -> PyTree[PartitionSp
     return jax.tree.map(spec, tree)
 
 
-def shardings(tree: PyTree[AnyArray], mesh: AnyMesh) -> PyTree[NamedSharding]:
+def shardings(tree: Shapes, mesh: AnyMesh) -> Shardings:
     """`partition_specs` with their mesh."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec), partition_specs(tree, mesh)
     )
 
 
-def placed_shapes(
-    tree: PyTree[AnyArray], shardings: PyTree[NamedSharding]
-) -> PyTree[jax.ShapeDtypeStruct]:
+def placed_shapes(tree: Shapes, shardings: Shardings) -> Shapes:
     """The shapes of arrays, each with where it will be; for tracing a program."""
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(
@@ -83,7 +89,7 @@ def placed_shapes(
     )
 
 
-def device_bytes(tree: PyTree[AnyArray], mesh: AnyMesh) -> int:
+def device_bytes(tree: Shapes, mesh: AnyMesh) -> int:
     """Bytes of each device's parts of arrays, given their whole shapes."""
     parts = jax.tree.map(
         lambda x, sharding: math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize,

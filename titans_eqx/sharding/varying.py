@@ -8,6 +8,7 @@ into each other. Outside `shard_map` these functions change nothing.
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -36,12 +37,7 @@ def vary_like(tree: Tree, reference: PyTree) -> Tree:
 
 def vary_over(tree: Tree, axes: Collection[str]) -> Tree:
     """Mark arrays as varying over mesh axes, whether or not they do already."""
-
-    def mark(x: Array) -> Array:
-        missing = tuple(axis for axis in axes if axis not in _varying_axes(x))
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-    return jax.tree.map(mark, tree)
+    return jax.tree.map(partial(_mark, axes), tree)
 
 
 def scan(
@@ -96,6 +92,11 @@ def select_seldom(
         lambda: vary_like(if_true(), references),
         lambda: vary_like(if_false, references),
     )
+
+
+def _mark(axes: Collection[str], x: Array) -> Array:
+    missing = tuple(axis for axis in axes if axis not in _varying_axes(x))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def _varying_axes(x: Array) -> frozenset[str]:
