@@ -15,9 +15,7 @@ from titans_eqx.nn.padding import Padding
 inspect = eqx.filter_jit(inspect_tokens)
 call = eqx.filter_jit(lambda model, ids: model(ids))
 CONFIGS = {
-    "mac on some layers": small_config(
-        n_layers=3, pattern=["transformer", "mac", "transformer"]
-    ),
+    "mac on some layers": small_config(pattern=["transformer", "mac"]),
     "mag": small_config(pattern="mag", memory={"decay": "channel"}),
     "delta": small_config(
         pattern="lmm", memory={"rule": "delta", "depth": 1, "norm": False}

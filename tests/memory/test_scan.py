@@ -181,8 +181,9 @@ def test_a_chunk_of_its_own_is_not_passed_over(monkeypatch, x64):
 
     monkeypatch.setattr(blocks, "prepares_ahead", lambda: True)
     problem = draw_problem(DeltaRule(chunk_len=CHUNK), LINEAR, 2 * CHUNK)
+    run = eqx.filter_jit(scan_chunks)
     single, double = (
-        scan_chunks(rule(chunk_len=CHUNK), LINEAR, problem.inputs, problem.state)[0]
+        run(rule(chunk_len=CHUNK), LINEAR, problem.inputs, problem.state)[0]
         for rule in (DeltaRule, Doubled)
     )
     np.testing.assert_allclose(double, 2 * single, rtol=1e-12)

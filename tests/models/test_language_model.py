@@ -115,6 +115,7 @@ def test_a_stream_in_any_pieces_gives_the_logits_of_the_whole(x64, streamed, pie
         start += piece
 
 
+@pytest.mark.parametrize("streamed", ROWS, indirect=True)
 def test_in_single_precision_pieces_differ_by_rounding_only(streamed):
     model, _, ids, (whole, _) = streamed
     single = jax.tree.map(
@@ -147,6 +148,7 @@ def test_unstacked_layers_step_as_the_stack_does(x64, streamed):
     assert_close((logits, model.stack_state(parts)), step(model, token, state))
 
 
+@pytest.mark.parametrize("streamed", MAC, indirect=True)
 def test_less_than_a_segment_is_the_start_of_the_whole(x64, streamed):
     model, _, ids, (whole, _) = streamed
     logits, _ = call(model, jnp.asarray(ids[:3]), None)
