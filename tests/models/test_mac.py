@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.models.small import small_block, small_config, stream
+from tests.sharding.devices import over_devices
 from titans_eqx.attention import SegmentAttention
 from titans_eqx.models.mac import MemoryAsContext
 
@@ -38,6 +39,23 @@ def test_a_segment_retrieves_from_the_weights_at_its_start(x64):
         np.testing.assert_array_equal(weights, now)
     _, later = call(mixer, x[SEGMENT : SEGMENT + 3], half)
     jax.tree.map(np.testing.assert_array_equal, later.snapshot, half.snapshot)
+
+
+def test_a_stream_may_start_with_a_step_on_each_device(x64):
+    """From a state that differs nowhere yet, over the end of a segment."""
+    mixer = build(small_config())
+
+    def read(rows):
+        state, reads = mixer.init_state(), []
+        for row in rows:
+            y, state = mixer.step(row, state)
+            reads.append(y)
+        return jnp.stack(reads)
+
+    x = stream(jax.device_count() * (SEGMENT + 1))
+    rows = x.reshape(-1, SEGMENT + 1, x.shape[1])
+    expected = jax.jit(jax.vmap(read))(rows).reshape(x.shape)
+    np.testing.assert_allclose(over_devices(read, x), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("is_off", [False, True])

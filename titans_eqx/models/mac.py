@@ -125,9 +125,10 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
         offset = state.segment_offset + 1
         is_full = offset == self.attention.segment_len
         snapshot = partial(self.memory.snapshot, memory)
+        before = vary_like(state.snapshot, memory)
         return self.gate(y, m), MACState(
             memory=memory,
-            snapshot=select_seldom(is_full, snapshot, state.snapshot),
+            snapshot=select_seldom(is_full, snapshot, before),
             query_state=query_state,
             cache=cache,
             segment_offset=jnp.where(is_full, 0, offset),

@@ -83,6 +83,11 @@ def select_seldom(
     A CPU then neither calls `if_true` nor copies `if_false` where it does not hold. An
     accelerator, which would have to wait for the host to look at the condition, does
     both and selects; so does any backend for a batch of conditions (in `vmap`).
+
+    Args:
+        condition: Whether it is the first of the two.
+        if_true: Makes the one that is seldom wanted.
+        if_false: Varies over every mesh axis that the other one does.
     """
     if jax.default_backend() != "cpu":
         return select(condition, if_true(), if_false)
