@@ -25,7 +25,7 @@ serve(build, iter([3 * MIB, 2 * MIB, 1 * MIB]).__next__, ValueError)
 COMMAND = (sys.executable, "-c", SERVING)
 
 
-# A process of its own: a worker of the tests has been large already.
+# In a process of its own: a worker of the tests may have had a larger peak already.
 TOUCHING = """
 from scripts.benchmark.serving import forget_peak, peak_resident_bytes
 
@@ -60,7 +60,7 @@ def test_other_interpreters_can_import_it():
 
 @pytest.fixture(scope="module")
 def peaks():
-    """Bytes before a block, the block's, the peak with it, and the one after it."""
+    """The peak before a block, its bytes, and the peak with it and once forgotten."""
     done = subprocess.run(
         [sys.executable, "-c", TOUCHING],
         cwd=ROOT,

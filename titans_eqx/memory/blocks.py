@@ -193,7 +193,7 @@ def at_offset(state: State, offset: Int[Array, ""]) -> State:
 
 
 def next_chunk(rule: AbstractRule[State], state: State) -> State:
-    """The state at the start of the chunk after the one that it has read."""
+    """The state at the start of the next chunk, from that at the end of one."""
     return rule.start_chunk(rule.end_chunk(state))
 
 

@@ -119,7 +119,7 @@ def _step(
     state: State,
     initial: MemoryWeights | None,
 ) -> tuple[Float[Array, " d"], State]:
-    """The read at a token, and the state after it, which may have a chunk's end."""
+    """The read at a token, and the state after it, before it ends its chunk."""
     y, state = rule.step(net, token, state, initial)
     return y, at_offset(state, state.chunk_offset + 1)
 

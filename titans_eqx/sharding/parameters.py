@@ -22,9 +22,9 @@ from titans_eqx.nn.tree import AnyArray
 from titans_eqx.sharding.mesh import FSDP_AXIS, AnyMesh
 
 Tree = TypeVar("Tree", bound=PyTree)
-# Their leaves are not said to the hook that checks types: looking at each of them would
-# take a quarter of the time of a small run.
-Shapes: TypeAlias = PyTree
+# The hook that checks types is not told what their leaves are: looking at each of them
+# would take a quarter of the time of a small run.
+Arrays: TypeAlias = PyTree
 """A tree of arrays, or of the shapes of some that were not made."""
 Specs: TypeAlias = PyTree
 """A tree of `PartitionSpec`s."""
@@ -59,7 +59,7 @@ def split_axis(x: AnyArray, n_parts: int) -> int | None:
     return max(axes, key=lambda axis: x.shape[axis], default=None)
 
 
-def partition_specs(tree: Shapes, mesh: AnyMesh) -> Specs:
+def partition_specs(tree: Arrays, mesh: AnyMesh) -> Specs:
     """How each array is spread over a mesh, given their whole shapes."""
 
     def spec(x: AnyArray) -> PartitionSpec:
@@ -71,14 +71,14 @@ def partition_specs(tree: Shapes, mesh: AnyMesh) -> Specs:
     return jax.tree.map(spec, tree)
 
 
-def shardings(tree: Shapes, mesh: AnyMesh) -> Shardings:
+def shardings(tree: Arrays, mesh: AnyMesh) -> Shardings:
     """`partition_specs` with their mesh."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec), partition_specs(tree, mesh)
     )
 
 
-def placed_shapes(tree: Shapes, shardings: Shardings) -> Shapes:
+def placed_shapes(tree: Arrays, shardings: Shardings) -> Arrays:
     """The shapes of arrays, each with where it will be; for tracing a program."""
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(
@@ -89,7 +89,7 @@ def placed_shapes(tree: Shapes, shardings: Shardings) -> Shapes:
     )
 
 
-def device_bytes(tree: Shapes, mesh: AnyMesh) -> int:
+def device_bytes(tree: Arrays, mesh: AnyMesh) -> int:
     """Bytes of each device's parts of arrays, given their whole shapes."""
     parts = jax.tree.map(
         lambda x, sharding: math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize,

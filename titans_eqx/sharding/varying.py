@@ -78,16 +78,17 @@ def while_loop(
 def select_seldom(
     condition: Bool[Array, ""], if_true: Callable[[], Tree], if_false: Tree
 ) -> Tree:
-    """`select` where the condition seldom holds, and one tree is dear to work out.
+    """`select` where the condition seldom holds, and one tree is costly to compute.
 
-    A CPU then neither calls `if_true` nor copies `if_false` where it does not hold. An
-    accelerator, which would have to wait for the host to look at the condition, does
-    both and selects; so does any backend for a batch of conditions (in `vmap`).
+    A CPU then neither computes `if_true` nor copies `if_false` where it does not hold.
+    An accelerator, which would have to wait for the host to look at the condition,
+    computes both and selects, as any backend does for a batch of conditions (`vmap`).
 
     Args:
-        condition: Whether it is the first of the two.
-        if_true: Makes the one that is seldom wanted.
-        if_false: Varies over every mesh axis that the other one does.
+        condition: Seldom true.
+        if_true: Computes the tree that is seldom wanted.
+        if_false: The other one. It must vary over every mesh axis that the first does,
+            or a CPU refuses them as trees of different types.
     """
     if jax.default_backend() != "cpu":
         return select(condition, if_true(), if_false)
