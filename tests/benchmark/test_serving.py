@@ -61,14 +61,9 @@ def test_other_interpreters_can_import_it():
 @pytest.fixture(scope="module")
 def peaks():
     """The peak before a block, its bytes, and the peak with it and once forgotten."""
-    done = subprocess.run(
-        [sys.executable, "-c", TOUCHING],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [int(number) for number in done.stdout.split()]
+    command = [sys.executable, "-c", TOUCHING]
+    printed = subprocess.check_output(command, cwd=ROOT, text=True)
+    return [int(number) for number in printed.split()]
 
 
 def test_peak_memory_sees_what_was_allocated(peaks):

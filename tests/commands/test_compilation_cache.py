@@ -20,17 +20,12 @@ def test_programs_are_kept_for_this_host_or_where_the_user_says(tmp_path, asked)
     del env["JAX_COMPILATION_CACHE_DIR"]
     if asked is not None:
         env["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / asked)
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", COMPILE]
+    printed = subprocess.check_output(command, env=env, text=True)
     (kept,) = (
         (tmp_path / "caches" / "titans_eqx").iterdir()
         if asked is None
         else [tmp_path / asked]
     )
-    assert done.stdout.strip() == str(kept)
+    assert printed.strip() == str(kept)
     assert any(kept.iterdir())

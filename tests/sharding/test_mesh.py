@@ -79,14 +79,8 @@ print(jax.device_count())
 
 def count_devices(xla_flags, **environment):
     environment = os.environ | {"XLA_FLAGS": xla_flags} | environment
-    output = subprocess.run(
-        [sys.executable, "-c", COUNT_DEVICES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(output.stdout)
+    command = [sys.executable, "-c", COUNT_DEVICES]
+    return int(subprocess.check_output(command, env=environment, text=True))
 
 
 def test_there_is_one_device_for_each_core():
