@@ -21,6 +21,21 @@ def test_a_needle_is_found_only_whole():
     assert line["accuracy"] == 0
 
 
+def test_each_depth_has_needles_of_its_own_and_all_lengths_the_same():
+    answers = []
+
+    def scorer(examples):
+        answers.append(
+            [bytes(one["targets"][one["mask"]].tolist()) for one in examples]
+        )
+        return Oracle(1000)(examples)
+
+    settings = NeedleSettings(lengths=(300, 400), depths=(0.0, 1.0), n_examples=8)
+    needle(scorer, CONFIG, settings)
+    assert answers[:2] == answers[2:]
+    assert len({answer for both in answers[:2] for answer in both}) == 16
+
+
 def test_a_run_on_text_is_asked_for_passkeys():
     settings = NeedleSettings(lengths=(300,), depths=(0.5,), n_examples=2)
     (line,) = needle(Oracle(1000), RunConfig(), settings)

@@ -33,7 +33,8 @@ def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table
 
     The needles are those of data.task, or passkeys if the run had another task.
     A needle is found if every byte of the answer is the likeliest after the ones before
-    it, which is what greedy generation would write.
+    it, which is what greedy generation would write. Each depth has needles of its own,
+    so that all answers of a length are independent; the lengths share them.
 
     Returns:
         A line for each length and depth.
@@ -45,10 +46,12 @@ def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table
     section = trained_on if isinstance(trained_on, NeedleConfig) else NeedleConfig()
     table: Table = []
     lengths = settings.lengths or (config.data.seq_len,)
-    for length, depth in product(lengths, settings.depths):
+    n_examples, seed = settings.n_examples, settings.seed
+    n_all = n_examples * len(settings.depths)
+    for length, (i, depth) in product(lengths, enumerate(settings.depths)):
         task = build_task(section, **section.eval_changes, depth=depth)
-        n_examples, seed = settings.n_examples, settings.seed
-        examples = list(TaskExamples(task, length, n_examples, seed, "eval"))
+        drawn = TaskExamples(task, length, n_all, seed, "eval")
+        examples = [drawn[i * n_examples + j] for j in range(n_examples)]
         n_found = sum(
             bool(np.all(scores.is_correct[example["mask"]]))
             for example, scores in zip(examples, scorer(examples), strict=True)
