@@ -100,6 +100,15 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
     assert_refused(main, *arguments, message="table.json: Not a directory")
 
 
+def test_a_run_that_cannot_be_is_refused_before_another_is_trained(tmp_path):
+    arguments = ["--suite", "ablation", "--no-picture", "--out", tmp_path]
+    for key in ("segment_len", "window"):
+        arguments += ["--set", f"model.attention.{key}=16"]
+    refused = "got 16 and 32"  # of the run "chunk 32", one of the last
+    assert_refused(main, *arguments, message=refused)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_command_offers_every_suite():
     # It has names of its own, because it does not wait for the library.
     assert SUITES == library.SUITES

@@ -13,7 +13,7 @@ import click
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.case import Suite
+from titans_eqx.evaluation.case import Case, Suite
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.plots import require_plots
@@ -46,15 +46,12 @@ def sweep(
         probe_output(out / name, "--out")
     comparison, title = suite.comparison, f"sweep in {out}"
     runs: list[Run] = []
-    for case in suite.cases:
-        is_wanted, folder = case.is_in(only), out / case.label.replace(" ", "-")
-        # What is set may be a key of a task that others do not have.
-        if not is_wanted and not folder.exists():
-            continue
-        config = case.load()
-        run = Run(name=case.name, seed=case.seed, config=config, folder=folder)
+    # All configs are loaded before the first run: one that cannot be used is refused at
+    # once, not after hours of training.
+    for case, run in _chosen(suite, out, only):
+        config, folder = run.config, run.folder
         is_measured = comparison.is_measured(run)
-        if not is_measured and not (is_wanted and suite.is_worth(run, runs)):
+        if not is_measured and not (case.is_in(only) and suite.is_worth(run, runs)):
             continue
         try:
             if train(config, folder) < config.train.steps:
@@ -71,6 +68,21 @@ def sweep(
             comparison.plot(runs, title, out / PICTURE)
     if runs:
         show(comparison.summary(comparison.table(runs)), title)
+
+
+def _chosen(suite: Suite, out: Path, only: Collection[str]) -> list[tuple[Case, Run]]:
+    """The cases that are asked for, and those that have a folder already.
+
+    The others are not loaded: what is set may be a key that their task does not have.
+    """
+    chosen: list[tuple[Case, Run]] = []
+    for case in suite.cases:
+        folder = out / case.label.replace(" ", "-")
+        if case.is_in(only) or folder.exists():
+            config = case.load()
+            run = Run(name=case.name, seed=case.seed, config=config, folder=folder)
+            chosen.append((case, run))
+    return chosen
 
 
 def _check_same(config: RunConfig, trained: RunConfig, run_dir: Path) -> None:
