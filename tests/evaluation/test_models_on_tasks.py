@@ -15,7 +15,6 @@ from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 from titans_eqx.evaluation.report import show
 from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.suites import suite
-from titans_eqx.evaluation.table import accuracy_interval
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPARISON = AccuracyComparison(
@@ -45,9 +44,11 @@ def reported(tmp_path):
         )
         path = run.folder / "evaluation" / "accuracy-at-50" / "results.json"
         path.parent.mkdir(parents=True)
+        # 25 examples with two cases each, which count for 40 and for 30 independent.
+        both = {"length": 64, "cases": 50}
         lines = [
-            {"length": 64, "depth": depth, "accuracy": accuracy + change, "cases": 50}
-            for depth, change in ((0.0, 0.1), (1.0, -0.1))
+            {**both, "depth": 0.0, "accuracy": accuracy + 0.1, "independent": 40.0},
+            {**both, "depth": 1.0, "accuracy": accuracy - 0.1, "independent": 30.0},
         ]
         path.write_text(json.dumps({"table": lines}))
         return run
@@ -77,12 +78,13 @@ def test_the_best_with_the_first_seed_is_kept_and_its_mean_has_an_interval(runs)
     assert (best["low"], best["high"]) == pytest.approx(tuple(interval))
     assert (best["over"], best["seeds"], best["published"]) == ("seeds", 3, 0.5)
     assert alone["published"] is None
-    # Of 100 cases, 30 of them right.
-    assert (alone["low"], alone["high"]) == accuracy_interval(30, 100)
-    assert (alone["accuracy"], alone["over"], alone["cases"]) == (0.3, "cases", 100)
+    # Of 100 cases, 30 of them right, that count for 70, 21 of them right.
+    wilson = scipy.stats.binomtest(21, 70).proportion_ci(method="wilson")
+    assert (alone["low"], alone["high"]) == pytest.approx((wilson.low, wilson.high))
+    assert (alone["accuracy"], alone["over"], alone["cases"]) == (0.3, "examples", 100)
     summary = COMPARISON.summary(table)
     kept = [(line["model"], line["95 % low high"]) for line in summary]
-    assert kept == [("lmm 0.01", "0.352 0.848"), ("mac 0.001", "0.219 0.396")]
+    assert kept == [("lmm 0.01", "0.352 0.848"), ("mac 0.001", "0.205 0.415")]
 
 
 def test_the_printed_table_of_a_grid_is_whole_on_80_columns():

@@ -1,5 +1,7 @@
 """Reports as files: what was written is read, and nothing else is taken for one."""
 
+import math
+
 import pytest
 
 from titans_eqx.errors import UserError
@@ -13,6 +15,11 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     )
     write_json({"task": "recall", "table": table}, path)
     assert read_table(path) == table
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    write_json({"table": [{"low": -math.inf, "of": [math.nan, 1.0]}]}, tmp_path / "a")
+    assert read_table(tmp_path / "a") == [{"low": None, "of": [None, 1.0]}]
 
 
 @pytest.mark.parametrize(

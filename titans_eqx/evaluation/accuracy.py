@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from titans_eqx.config import RunConfig
 from titans_eqx.data import build_task
 from titans_eqx.data.synthetic import TaskExamples
@@ -46,8 +48,8 @@ def accuracy(scorer: Scorer, config: RunConfig, settings: AccuracySettings) -> T
     for length in settings.lengths or (config.data.seq_len,):
         count, seed = settings.n_examples, settings.seed
         examples = list(TaskExamples(task, length, count, seed, "eval"))
-        n_correct = sum(int(scores.is_correct.sum()) for scores in scorer(examples))
-        n_cases = sum(int(example["mask"].sum()) for example in examples)
+        n_correct = np.array([one.is_correct.sum() for one in scorer(examples)])
+        n_cases = np.array([example["mask"].sum() for example in examples])
         table.append({"length": length} | accuracy_columns(n_correct, n_cases))
     return table
 

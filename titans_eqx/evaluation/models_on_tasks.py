@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-
+from titans_eqx.errors import UserError
 from titans_eqx.evaluation.comparison import AbstractEvaluationComparison, Run
 from titans_eqx.evaluation.plots import Panel, plot_panels
 from titans_eqx.evaluation.report import REPORT, read_table
 from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.table import (
     Table,
-    accuracy_columns,
     accuracy_over_seeds,
+    pooled_columns,
 )
 
 SIZE: Final = ("length", "pairs")  # columns of an evaluation that are kept
@@ -76,7 +75,8 @@ class AccuracyComparison(AbstractEvaluationComparison):
 
     def summary(self, table: Table) -> Table:
         """See `AbstractComparison.summary`: what is kept, as wide as a terminal."""
-        hidden = {"kept", "low", "high", "over", "cases", "parameters", *self.grid}
+        hidden = {"kept", "low", "high", "over", "cases", "independent"}
+        hidden |= {"parameters", *self.grid}
         if self.grid:
             hidden |= {"length", "seeds", "state bytes"}
         lines: Table = []
@@ -134,17 +134,18 @@ class AccuracyComparison(AbstractEvaluationComparison):
 
     def _lines(self, run: Run) -> Table:
         """Those of the evaluation by size, all distances and depths together."""
-        counts: dict[tuple[tuple[str, int], ...], np.ndarray] = {}
-        for line in read_table(self._dir(run) / REPORT):
+        by_size: dict[tuple[tuple[str, int], ...], Table] = {}
+        path = self._dir(run) / REPORT
+        for line in read_table(path):
+            if "independent" not in line:
+                raise UserError(
+                    f"{path} is of an earlier version, whose intervals took all "
+                    "answers of an example for independent; remove it to measure again."
+                )
             if line.get("distance", 0) == 0:
                 size = tuple((key, line[key]) for key in SIZE if key in line)
-                cases = line["cases"]
-                count = np.array([round(line["accuracy"] * cases), cases])
-                counts[size] = counts.get(size, 0) + count
-        return [
-            dict(size) | accuracy_columns(*count.tolist())
-            for size, count in counts.items()
-        ]
+                by_size.setdefault(size, []).append(line)
+        return [dict(size) | pooled_columns(lines) for size, lines in by_size.items()]
 
 
 def _label(line: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -52,11 +52,13 @@ def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table
         task = build_task(section, **section.eval_changes, depth=depth)
         drawn = TaskExamples(task, length, n_all, seed, "eval")
         examples = [drawn[i * n_examples + j] for j in range(n_examples)]
-        n_found = sum(
-            bool(np.all(scores.is_correct[example["mask"]]))
-            for example, scores in zip(examples, scorer(examples), strict=True)
+        is_found = np.array(
+            [
+                np.all(scores.is_correct[example["mask"]])
+                for example, scores in zip(examples, scorer(examples), strict=True)
+            ]
         )
-        columns = accuracy_columns(n_found, n_examples)
+        columns = accuracy_columns(is_found, np.ones(n_examples))
         table.append({"length": length, "depth": depth} | columns)
     return table
 

@@ -60,9 +60,9 @@ def recall(scorer: Scorer, config: RunConfig, settings: RecallSettings) -> Table
         counts = _count(scorer, build_task(task, n_pairs=n_pairs), length, settings)
         table.extend(
             {"length": length, "pairs": n_pairs, "distance": stop}
-            | accuracy_columns(*count.tolist())
+            | accuracy_columns(*count.T)
             for stop, count in sorted(counts.items())
-            if count[1] > 0
+            if count[:, 1].any()
         )
     if not table:
         raise UserError("no example asks for anything; raise --length or --examples.")
@@ -88,10 +88,13 @@ def plot_recall(table: Table, title: str, path: Path) -> None:
 def _count(
     scorer: Scorer, task: Task, length: int, settings: RecallSettings
 ) -> dict[int, np.ndarray]:
-    """Correct answers and cases by the upper end of a range of distances; 0: all."""
+    """Correct answers and cases, (examples, 2), by the upper end of their distances.
+
+    Those of all distances have the number 0.
+    """
     n_examples, seed = settings.n_examples, settings.seed
     examples = list(TaskExamples(task, length, n_examples, seed, "eval"))
-    counts: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, int))
+    counts: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for example, scores in zip(examples, scorer(examples), strict=True):
         groups = {0: example["mask"]}
         if isinstance(task, MultiQueryRecall):
@@ -100,5 +103,5 @@ def _count(
                 is_inside = (distance >= start) & (distance < stop)
                 groups[stop] = example["mask"] & is_inside
         for stop, mask in groups.items():
-            counts[stop] += scores.is_correct[mask].sum(), mask.sum()
-    return counts
+            counts[stop].append((scores.is_correct[mask].sum(), mask.sum()))
+    return {stop: np.array(count) for stop, count in counts.items()}

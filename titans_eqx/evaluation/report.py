@@ -1,6 +1,7 @@
 """An evaluation on the terminal and as JSON."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -28,14 +29,15 @@ def show(table: Table, title: str, console: Console | None = None) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write JSON, all of it or nothing.
+    """Write JSON, all of it or nothing; null for numbers that are not finite.
 
     Raises:
         UserError: If the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, (json.dumps(content, indent=1) + "\n").encode())
+        text = json.dumps(_finite(content), indent=1, allow_nan=False)
+        write_durably(path, f"{text}\n".encode())
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent}: {error.strerror or error}."
@@ -54,6 +56,19 @@ def read_table(path: Path) -> Table:
         raise UserError(
             f"{path} is not the result of an evaluation; remove it to evaluate again."
         ) from error
+
+
+def _finite(content: Any) -> Any:
+    """The same with None in place of NaN and infinity, which JSON has no words for."""
+    match content:
+        case dict():
+            return {key: _finite(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_finite(value) for value in content]
+        case float() if not math.isfinite(content):
+            return None
+        case _:
+            return content
 
 
 class _Report(BaseModel):

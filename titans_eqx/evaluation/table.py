@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import norm, t
 
 Table: TypeAlias = list[dict[str, Any]]
 """Lines with the same columns; plain values, as in JSON."""
@@ -13,19 +13,55 @@ Table: TypeAlias = list[dict[str, Any]]
 FIRST_RANGE: Final = 32  # positions in the first range; each next one ends at twice
 
 
-def accuracy_interval(n_correct: int, n_cases: int) -> tuple[float, float]:
-    """95 % confidence interval of an accuracy (Wilson, 1927); no cases: all of it."""
-    if n_cases == 0:
-        return 0.0, 1.0
-    interval = binomtest(n_correct, n_cases).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+def accuracy_columns(n_correct: np.ndarray, n_cases: np.ndarray) -> dict[str, Any]:
+    """The accuracy over all cases, and its 95 % confidence interval over examples.
+
+    The cases of one example stand or fall together, so they say less than as many
+    independent ones. How many of those would vary as the examples do is `independent`:
+    at most all cases, and where nothing varies one for each example.
+
+    Args:
+        n_correct: (examples,).
+        n_cases: (examples,), not all of them zero.
+    """
+    total = int(n_cases.sum())
+    accuracy = float(n_correct.sum() / total)
+    independent = float(np.count_nonzero(n_cases))
+    variance = ratio_per_row(n_correct, n_cases).var() / len(n_cases)
+    if variance > 0:
+        independent = min(float(accuracy * (1 - accuracy) / variance), float(total))
+    return _with_interval(accuracy, total, independent)
 
 
-def accuracy_columns(n_correct: int, n_cases: int) -> dict[str, float | int]:
-    """An accuracy, its 95 % confidence interval, and the number of cases."""
-    low, high = accuracy_interval(n_correct, n_cases)
-    accuracy = n_correct / n_cases if n_cases else math.nan
-    return {"accuracy": accuracy, "low": low, "high": high, "cases": n_cases}
+def pooled_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The `accuracy_columns` of several lots of examples together.
+
+    Args:
+        lines: Of each lot the `accuracy_columns`.
+    """
+    total = sum(line["cases"] for line in lines)
+    n_correct = sum(round(line["accuracy"] * line["cases"]) for line in lines)
+    independent = sum(line["independent"] for line in lines)
+    return _with_interval(n_correct / total, total, independent)
+
+
+def _with_interval(accuracy: float, cases: int, independent: float) -> dict[str, Any]:
+    """An accuracy with the interval of Wilson (1927).
+
+    With an effective number of cases, as for samples in clusters (Korn and Graubard,
+    1998).
+    """
+    z2 = float(norm.ppf(0.975)) ** 2
+    middle = accuracy + z2 / (2 * independent)
+    variance = accuracy * (1 - accuracy) / independent + z2 / (4 * independent**2)
+    half, whole = math.sqrt(z2 * variance), 1 + z2 / independent
+    return {
+        "accuracy": accuracy,
+        "low": max((middle - half) / whole, 0.0),
+        "high": min((middle + half) / whole, 1.0),
+        "cases": cases,
+        "independent": independent,
+    }
 
 
 def accuracy_over_seeds(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -36,9 +72,9 @@ def accuracy_over_seeds(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         The interval over seeds (Student's t, within [0, 1]); of one seed that over its
-        cases, which knows nothing of what another seed would do.
+        examples, which knows nothing of what another seed would do.
     """
-    first, over = lines[0], "cases"
+    first, over = lines[0], "examples"
     mean, low, high = (first[key] for key in ("accuracy", "low", "high"))
     if len(lines) > 1:
         over = "seeds"
