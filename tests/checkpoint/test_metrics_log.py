@@ -90,16 +90,40 @@ def test_records_are_read_without_a_line_cut_off(path):
 
 def test_tensorboard_mirror_writes_events(tmp_path):
     pytest.importorskip("tensorboardX")
-    log = TensorBoardLog(tmp_path, first_step=2)
+    log = TensorBoardLog(tmp_path)
     log.write({"step": 3, "loss": jnp.float32(1.5), "note": "text", "bad": np.nan})
     log.close()
     (events,) = tmp_path.glob("events*")
     version, start, event = read_events(events)
     assert version.file_version == "brain.Event:2"
-    assert (start.step, start.session_log.status) == (2, start.session_log.START)
+    assert (start.step, start.session_log.status) == (1, start.session_log.START)
     (value,) = event.summary.value
     assert (event.step, value.tag, value.simple_value) == (3, "loss", 1.5)
     assert event.wall_time >= start.wall_time > 1e9
+
+
+def test_tensorboard_shows_steps_that_were_redone_once(tmp_path):
+    pytest.importorskip("tensorboardX")
+    shown, has_started = [], False
+    first, second, third = (tmp_path / name for name in "abc")
+    logs = {
+        first: (TensorBoardLog(first), (1, 2, 3)),
+        second: (TensorBoardLog(second, first_step=3), (3, 4, 5)),
+        third: (TensorBoardLog(third, first_step=4), (4, 5)),
+    }
+    for i, (folder, (log, steps)) in enumerate(logs.items()):
+        for step in steps:
+            log.write({"step": step, "loss": float(i)})
+        log.close()
+        (path,) = folder.iterdir()
+        for event in read_events(path):
+            # As in TensorBoard's plugin_event_accumulator.py.
+            if event.session_log.status == event.session_log.START:
+                if has_started:
+                    shown = [(s, loss) for s, loss in shown if s < event.step]
+                has_started = True
+            shown += [(event.step, one.simple_value) for one in event.summary.value]
+    assert shown == [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2)]
 
 
 def read_events(path):

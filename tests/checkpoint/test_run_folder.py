@@ -15,6 +15,7 @@ from titans_eqx.checkpoint.run_folder import (
     RunFolder,
     RunFolderError,
 )
+from titans_eqx.config import RunConfig, load_config, to_toml
 
 HOLD_LOCK = """
 import sys
@@ -130,3 +131,61 @@ def test_fresh_start_moves_results_and_nothing_else(tmp_path):
             assert not run.metrics.exists()
     names = {entry.name for entry in tmp_path.iterdir()}
     assert names == {"lock", "previous", "mine.txt"}
+
+
+OURS = RunConfig()
+OTHER = RunConfig.model_validate({"train": {"seed": 7}})
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_config_that_says_the_same_keeps_its_comments(tmp_path, is_new):
+    (tmp_path / "config.toml").write_text("# mine\ntrain.seed = 7")
+    (tmp_path / "metrics.jsonl").touch()
+    with RunFolder(tmp_path) as run:
+        assert run.write_config(OTHER, is_new=is_new) is None
+    assert (tmp_path / "config.toml").read_text() == "# mine\ntrain.seed = 7"
+    assert (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("there", ["# mine\n", to_toml(OURS), "[[", None])
+def test_a_new_run_moves_results_of_another_aside(tmp_path, there):
+    results = {"samples.txt": "--- step 3", "metrics.jsonl": "{}"}
+    if there is not None:
+        results["config.toml"] = there
+    for name, text in results.items():
+        (tmp_path / name).write_text(text)
+    for name in ("checkpoints", "evaluation"):
+        (tmp_path / name).mkdir()
+    with RunFolder(tmp_path) as run:
+        moved = run.write_config(OTHER, is_new=True)
+        assert moved is not None
+        assert moved == tmp_path / "previous" / "1"
+        assert {path.name for path in moved.iterdir()} == {*results, "evaluation"}
+        assert {name: (moved / name).read_text() for name in results} == results
+        assert load_config(run.config) == OTHER
+        # An open folder of checkpoints stays where it is.
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"lock", HOLDER_NAME, "previous", "config.toml", "checkpoints"}
+
+
+def test_folders_without_a_file_of_a_run_are_not_taken_for_results(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    with RunFolder(tmp_path) as run:
+        assert run.write_config(OURS, is_new=True) is None
+    assert (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "is_kept"), [(to_toml(OURS), False), ("# mine\n", True), ("[[", True)]
+)
+def test_a_run_that_goes_on_replaces_no_config_but_its_own(tmp_path, there, is_kept):
+    (tmp_path / "config.toml").write_text(there)
+    (tmp_path / "metrics.jsonl").touch()
+    with RunFolder(tmp_path) as run:
+        moved = run.write_config(OTHER, is_new=False)
+        assert run.config.read_text() == to_toml(OTHER)
+        assert run.metrics.exists()
+    assert (moved is not None) == is_kept
+    if moved is not None:
+        assert [path.name for path in moved.iterdir()] == ["config.toml"]
+        assert (moved / "config.toml").read_text() == there

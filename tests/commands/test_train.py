@@ -228,6 +228,23 @@ def test_a_run_of_another_version_is_refused(folder):
         assert_refused(main, "--config", "small.toml", message=message)
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_config_in_the_folder_of_its_run_stays_the_users(folder):
+    mine = folder / "mine" / "config.toml"
+    mine.parent.mkdir()
+    mine.write_text(f"# mine\n{CONFIG}")
+    command = ["--config", str(mine), "--run-dir", str(mine.parent)]
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and reals
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        assert mine.read_text() == f"# mine\n{CONFIG}"
+        result = CliRunner().invoke(main, [*command, "--set", "train.steps=3"])
+    previous = mine.parent / "previous" / "1"
+    assert f"the earlier config.toml is now in {previous}" in result.output
+    assert (previous / "config.toml").read_text() == f"# mine\n{CONFIG}"
+    assert load_config(mine).train.steps == 3
+
+
 def test_results_are_in_a_folder_named_after_the_config(folder):
     process = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", "small.toml"],

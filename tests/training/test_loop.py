@@ -2,6 +2,8 @@ import json
 import math
 import re
 import shutil
+import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ from titans_eqx.checkpoint.metrics_log import TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
 from titans_eqx.config import load_config
 from titans_eqx.terminal import escape_controls
-from titans_eqx.training import TrainContext, context
+from titans_eqx.training import TrainContext, context, loop, throughput
 from titans_eqx.training.divergence import SKIPS_IN_A_ROW, DivergedError
 from titans_eqx.training.profile_window import ProfileWindow
 from titans_eqx.training.sample import PROMPT_LEN
@@ -176,28 +178,31 @@ def test_run_begins_with_its_phases_and_its_sizes(finished_run):
     assert said.count("compiling") == 1
 
 
-def test_finished_run_says_so_and_changes_nothing(tiny_run, train_quietly, tmp_path):
-    config, folder = tiny_run
-    copy = shutil.copytree(folder, tmp_path / "run")
-    before = contents(copy)
-    output = train_quietly(config, copy)
-    assert "nothing to do: the run has 2 of 2 steps" in output
-    assert contents(copy) == before
+def test_speed_is_that_of_training_alone(tiny, train_quietly, tmp_path, monkeypatch):
+    hours = []
+    clock = SimpleNamespace(
+        perf_counter=lambda: time.perf_counter() + 3600 * len(hours)
+    )
+    monkeypatch.setattr(throughput, "time", clock)
 
+    def make_long(owner, name):
+        real = getattr(owner, name)
 
-def test_more_steps_and_another_rate_continue_a_finished_run(
-    tiny, tiny_run, train_quietly, tmp_path
-):
-    shutil.copytree(tiny_run[1], tmp_path, dirs_exist_ok=True)
-    before = records(tmp_path)
-    changed = tiny(train__steps=4, optimizer__learning_rate=0.02)
-    output = train_quietly(changed, tmp_path)
-    assert "the checkpoint: train.steps was 2, is 4" in output
-    assert "the checkpoint: optimizer.learning_rate was 0.01, is 0.02" in output
-    assert "continuing from step 2" in output
-    assert records(tmp_path)[: len(before)] == before
-    assert [line["step"] for line in records(tmp_path)] == [1, 2, 2, 3, 4, 4]
-    assert load_config(tmp_path / "config.toml") == changed
+        def take_an_hour(*arguments):
+            hours.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, name, take_an_hour)
+
+    make_long(loop, "write_sample")
+    make_long(loop, "evaluate")
+    make_long(Checkpoints, "save")
+    every_step = {"train__sample_every": 1, "train__checkpoint_every": 1}
+    config = tiny(train__steps=3, **every_step)
+    train_quietly(config, tmp_path)
+    assert sorted(hours) == ["evaluate"] * 2 + ["save"] * 3 + ["write_sample"] * 3
+    for line in records(tmp_path)[:-1]:
+        assert 4 * 16 / line["tokens_per_second"] < 60
 
 
 def test_fresh_run_moves_earlier_results_aside(tiny_run, train_quietly, tmp_path):

@@ -100,7 +100,7 @@ class TensorBoardLog:
     hands it to a thread, and waits forever for one that a full disk has ended.
     """
 
-    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+    def __init__(self, folder: Path, *, first_step: int = 1) -> None:
         """Open a new file; events of earlier runs are hidden from `first_step` on.
 
         Raises:
@@ -122,10 +122,11 @@ class TensorBoardLog:
         self._scalar = scalar
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        if first_step:
-            start = self._event(wall_time=time.time(), step=first_step)
-            start.session_log.status = start.session_log.START
-            self._writer.write_event(start)
+        # Also in a new run: TensorBoard ignores the first START that it sees, and hides
+        # at later ones what has their step or a larger one.
+        start = self._event(wall_time=time.time(), step=first_step)
+        start.session_log.status = start.session_log.START
+        self._writer.write_event(start)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add the numbers of a record at its `step`.

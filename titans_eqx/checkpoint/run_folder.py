@@ -4,24 +4,27 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 
 from titans_eqx.checkpoint.model_folder import CHECKPOINTS_FOLDER, is_exported
+from titans_eqx.config import ConfigError, RunConfig, load_config, to_toml
 from titans_eqx.errors import UserError
 from titans_eqx.files import check_name, open_regular, probe_folder, write_durably
 from titans_eqx.sharding.processes import from_primary, is_primary
 
 LOCK_NAME: Final = "lock"
 HOLDER_NAME: Final = "lock.holder"
+CONFIG_NAME: Final = "config.toml"
 METRICS_NAME: Final = "metrics.jsonl"
 PREVIOUS_FOLDER: Final = "previous"
 MAX_HOLDER_BYTES: Final = 4096
 SHARING_SECONDS: Final = 15.0  # in which a file reaches all hosts of a network folder
 FILES: Final = (
-    "config.toml",
+    CONFIG_NAME,
     METRICS_NAME,
     "metrics.discarded.jsonl",
     "samples.txt",
@@ -60,7 +63,7 @@ class RunFolder:
         self.path = Path(path).absolute()
         self.checkpoints = self.path / CHECKPOINTS_FOLDER
         self.metrics = self.path / METRICS_NAME
-        self.config = self.path / "config.toml"
+        self.config = self.path / CONFIG_NAME
         self.samples = self.path / "samples.txt"
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
@@ -87,11 +90,49 @@ class RunFolder:
         Raises:
             RunFolderError: If they cannot be moved.
         """
-        moved = from_primary(self._move_results)
+        moved = from_primary(lambda: self._move(RESULT_NAMES))
         return None if moved is None else Path(moved)
 
-    def _move_results(self) -> str | None:
-        results = [self.path / name for name in RESULT_NAMES]
+    def write_config(self, config: RunConfig, *, is_new: bool) -> Path | None:
+        """Write the config of the steps to come, unless the file says the same already.
+
+        One that says something else is only replaced if an earlier part of the run has
+        written it. If somebody else has, it is moved into `previous/<n>/`; and if the
+        run is new, so are all results there, which must then be another run's.
+
+        Args:
+            config: Of the run.
+            is_new: Whether the run goes on from no checkpoint.
+
+        Returns:
+            Where they are now, or None if nothing was moved.
+
+        Raises:
+            RunFolderError: If they cannot be moved.
+            OSError: If the config cannot be written.
+        """
+        moved = from_primary(lambda: self._write_config(config, is_new))
+        return None if moved is None else Path(moved)
+
+    def _write_config(self, config: RunConfig, is_new: bool) -> str | None:
+        try:
+            there = load_config(self.config)
+        except ConfigError:
+            there = None
+        if there == config:
+            return None  # perhaps with comments of the user
+        moved = None
+        if is_new:
+            # A folder of these names alone may be the user's.
+            if any(os.path.lexists(self.path / name) for name in FILES):
+                moved = self._move(set(RESULT_NAMES) - {CHECKPOINTS_FOLDER})  # in use
+        elif there is None or self.config.read_bytes() != to_toml(there).encode():
+            moved = self._move([CONFIG_NAME])
+        write_durably(self.config, to_toml(config).encode())
+        return moved
+
+    def _move(self, names: Iterable[str]) -> str | None:
+        results = [self.path / name for name in names]
         results = [result for result in results if os.path.lexists(result)]
         if not results:
             return None

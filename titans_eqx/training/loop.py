@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import time
-from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
@@ -37,7 +35,7 @@ from titans_eqx.training.sample import write_sample
 from titans_eqx.training.starting_weights import start_from
 from titans_eqx.training.state import TrainState
 from titans_eqx.training.step import StepMetrics, build_eval_step
-from titans_eqx.training.throughput import Throughput
+from titans_eqx.training.throughput import SpeedMeter, Throughput
 
 FINAL_EXAMPLES: Final = 1024  # of the evaluation at the end
 STOPPING: Final = "stopping after this step; again to quit now"
@@ -137,9 +135,7 @@ class _Run:
             ),
         )
         self.pending: list[StepMetrics] = []  # of the steps since the last log line
-        self.pending_shapes: Counter[tuple[int, int]] = Counter()  # of their batches
-        self.pending_since = time.perf_counter()
-        self.throughput = Throughput.of(context.config, context.mesh)
+        self.meter = SpeedMeter(Throughput.of(context.config, context.mesh))
         self.check_divergence = DivergenceCheck()
 
     def resume(self) -> None:
@@ -171,6 +167,11 @@ class _Run:
         """Run the remaining steps, then the last evaluation."""
         self.output = output
         settings = self.config.train
+        if self.step == settings.steps and not output.has_evaluation(self.step):
+            self.display.message("all steps are done, but not the last evaluation")
+            output.open()
+            self.finish()
+            return
         if self.step >= settings.steps:
             self.display.message(
                 f"nothing to do: the run has {self.step:,} of {settings.steps:,} "
@@ -182,9 +183,10 @@ class _Run:
                 f"stopped at step {self.step:,}, before another was begun"
             )
             return
+        output.begin()
         sharding = batch_sharding(self.context.mesh)
         batches = self.data.batches.iterate(self.step, settings.steps)
-        self.pending_since = time.perf_counter()
+        self.meter.restart()
         for local_batch in batches:
             batch = jax.tree.map(
                 lambda x: jax.make_array_from_process_local_data(sharding, x),
@@ -196,7 +198,7 @@ class _Run:
             output.after_step(self.step, self.state)
             self.display.step(self.step)
             self.pending.append(step_metrics)
-            self.pending_shapes[batch["inputs"].shape] += 1
+            self.meter.count(batch["inputs"].shape)
             is_last = self.step == settings.steps
             is_evaluated = self.is_due(settings.eval_every)
             if is_last or is_evaluated or self.is_due(settings.log_every):
@@ -209,6 +211,8 @@ class _Run:
             if is_last or is_stopping or self.is_due(settings.checkpoint_every):
                 self.save()
             if is_stopping and not is_last:
+                if self.pending:  # or else they would be in no line, after a resume too
+                    self.log(with_evaluation=False)
                 self.checkpoints.wait()
                 self.display.message(
                     f"stopped and saved at step {self.step:,}; the same command goes on"
@@ -220,13 +224,10 @@ class _Run:
     def take_step(self, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """One step; the first with a batch of some shape is compiled."""
         if batch not in self.programs:
-            jax.block_until_ready(self.state)  # earlier steps are not compiling
-            start = time.perf_counter()
-            with self.display.phase("compiling"):
+            with self.meter.paused(self.state), self.display.phase("compiling"):
                 self.programs.compile(self.context.state, batch)
                 if self.drawn is not None:
                     self.state, self.drawn = self.drawn.result(), None
-            self.pending_since += time.perf_counter() - start  # no part of the speed
         return self.programs(self.state, batch)
 
     def is_due(self, every: int) -> bool:
@@ -238,7 +239,6 @@ class _Run:
         self.checkpoints.check_save()
         pending = jax.device_get(self.pending)
         last = pending[-1]
-        seconds = time.perf_counter() - self.pending_since
         skipped = [int(metrics.skipped) for metrics in pending]
         self.check_divergence(self.step, skipped, self.checkpoints)
         loss = float(np.mean([m.loss for m in pending]))
@@ -246,7 +246,7 @@ class _Run:
         if isinstance(self.data, TextData):
             record["bits_per_byte"] = self.data.train_corpus.bits_per_byte(loss)
         record |= {
-            **self.throughput.rates(self.pending_shapes, seconds),
+            **self.meter.rates(),
             "gradient_norm": float(last.gradient_norm),
             "skipped_steps": int(last.skipped),
         }
@@ -257,8 +257,7 @@ class _Run:
             record |= self.evaluate(examples)
         self.output.record(record)
         self.pending = []
-        self.pending_shapes.clear()
-        self.pending_since = time.perf_counter()
+        self.meter.restart()
 
     def evaluate(self, examples: list[Example]) -> dict[str, float]:
         """Scores of the model as it is now on data that is not trained on."""
@@ -276,18 +275,18 @@ class _Run:
         """Let the model continue a passage of the eval text."""
         if not isinstance(self.data, TextData) or self.data.tokenizer is None:
             return
-        with self.display.phase("writing a sample"):
+        with self.meter.paused(self.state), self.display.phase("writing a sample"):
             text = write_sample(
                 self.context, self.data, self.state.evaluated(), self.step
             )
-        if text is not None:
-            self.output.sample(self.step, text)
+            if text is not None:
+                self.output.sample(self.step, text)
 
     def save(self) -> None:
         """Save a checkpoint in the background."""
-        self.checkpoints.save(
-            self.step, self.state.items(), metadata(self.config, self.data.fingerprints)
-        )
+        saved = metadata(self.config, self.data.fingerprints)
+        with self.meter.paused(self.state):
+            self.checkpoints.save(self.step, self.state.items(), saved)
 
     def finish(self) -> None:
         """The last evaluation; of a text beside what compressors need for it."""

@@ -1,15 +1,22 @@
 """What a run leaves for people: its config, its metrics and samples."""
 
+import os
+import re
+from pathlib import Path
+from typing import Final
+
 from jaxtyping import PyTree
 
-from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog
+from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog, read_metrics
 from titans_eqx.checkpoint.run_folder import RunFolder
-from titans_eqx.config import RunConfig, to_toml
-from titans_eqx.files import append, write_durably
-from titans_eqx.sharding.processes import is_primary
+from titans_eqx.config import RunConfig
+from titans_eqx.files import append
+from titans_eqx.sharding.processes import from_primary, is_primary
 from titans_eqx.terminal import escape_controls
 from titans_eqx.training.profile_window import Profiler, ProfileWindow
 from titans_eqx.training.report import TrainingDisplay
+
+SAMPLE_TITLE: Final = re.compile(rb"^--- step (\d{1,18})$", re.MULTILINE)
 
 
 class RunOutput:
@@ -28,7 +35,7 @@ class RunOutput:
         tensorboard: bool,
         profile: ProfileWindow | None,
     ) -> None:
-        """Write the config, and move what is to be done over again out of the metrics.
+        """Prepare; nothing is written before the first step or evaluation.
 
         Args:
             folder: Of the run.
@@ -39,24 +46,62 @@ class RunOutput:
             profile: Steps to record for a profiler.
 
         Raises:
-            OSError: If the files cannot be written.
-            UserError: If the package tensorboardX is wanted and missing, or no step of
-                the profile is left.
+            UserError: If no step of the profile is left.
         """
         if profile is not None:
             profile.require(first_step, config.train.steps)
         self._is_primary = is_primary()
+        self._folder = folder
+        self._config = config
         self._display = display
-        self._samples = folder.samples
+        self._first_step = first_step
+        self._with_events = tensorboard
         self._events: TensorBoardLog | None = None
         self._profiler = Profiler(profile if self._is_primary else None, folder.profile)
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the metrics have an evaluation at a step; the same in all processes.
+
+        Raises:
+            OSError: If they cannot be read.
+        """
+        return from_primary(
+            lambda: any(
+                record.get("step") == step and "eval_loss" in record
+                for record in read_metrics(self._folder.metrics)
+            )
+        )
+
+    def begin(self) -> None:
+        """Write the config, see `RunFolder.write_config`, and open; before any step.
+
+        Raises:
+            OSError: If the files cannot be written.
+            UserError: As `open`, or if the config would replace what cannot be moved.
+        """
+        is_new = self._first_step == 0
+        moved = self._folder.write_config(self._config, is_new=is_new)
+        if moved is not None:
+            what = "earlier results are" if is_new else "the earlier config.toml is"
+            self._display.message(f"{what} now in {moved}")
+        self.open()
+
+    def open(self) -> None:
+        """Open the metrics and samples; what is done over again is cut off them.
+
+        Raises:
+            OSError: If the files cannot be written.
+            UserError: If the package tensorboardX is wanted and missing.
+        """
         if not self._is_primary:
             return
-        self._metrics = MetricsLog(folder.metrics)
-        self._metrics.truncate_after(first_step)
-        write_durably(folder.config, to_toml(config).encode())
-        if tensorboard:
-            self._events = TensorBoardLog(folder.tensorboard, first_step=first_step)
+        self._metrics = MetricsLog(self._folder.metrics)
+        self._metrics.truncate_after(self._first_step)
+        _truncate_samples(self._folder.samples, self._first_step)
+        if self._with_events:
+            self._events = TensorBoardLog(
+                self._folder.tensorboard, first_step=self._first_step + 1
+            )
 
     def record(self, record: dict[str, int | float]) -> None:
         """Write numbers, among them `step`."""
@@ -74,8 +119,8 @@ class RunOutput:
         self._display.sample(step, text)
         # The file will be shown on a terminal too.
         entry = f"--- step {step}\n{escape_controls(text)}\n"
-        self._samples.touch()
-        append(self._samples, entry.encode())
+        self._folder.samples.touch()
+        append(self._folder.samples, entry.encode())
 
     def before_step(self, step: int) -> None:
         """Start the profile, if it is time for it."""
@@ -93,3 +138,13 @@ class RunOutput:
         finally:
             if self._events is not None:
                 self._events.close()
+
+
+def _truncate_samples(path: Path, step: int) -> None:
+    """Cut a file of samples before the first one of a later step."""
+    if not path.exists():
+        return
+    for title in SAMPLE_TITLE.finditer(path.read_bytes()):
+        if int(title[1]) > step:
+            os.truncate(path, title.start())
+            return

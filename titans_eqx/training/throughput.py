@@ -1,19 +1,23 @@
-"""Model FLOP/s: how much of a device's peak goes into what training has to compute.
+"""Speed of training: tokens per second, and model FLOP/s beside a device's peak.
 
 Counted are the matrix products of the forward pass, three times: a backward pass needs
 two products for each. What is computed again to save memory is not counted, so it shows
 as a lower utilisation (Chowdhery et al., PaLM, 2022, appendix B).
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from titans_eqx.config import ModelConfig, RunConfig
 from titans_eqx.models.build import abstract_model
@@ -82,6 +86,41 @@ class Throughput:
             if self.peak is not None:
                 rates["utilisation"] = rate / self.peak
         return rates
+
+
+class SpeedMeter:
+    """Counts batches, and the time in which nothing but training on them was done."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        """Start at once."""
+        self._throughput = throughput
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._shapes: Counter[tuple[int, int]] = Counter()
+        self._since = time.perf_counter()
+
+    def count(self, shape: tuple[int, int]) -> None:
+        """Count a batch, of so many sequences and tokens in each."""
+        self._shapes[shape] += 1
+
+    @contextlib.contextmanager
+    def paused(self, state: PyTree) -> Iterator[None]:
+        """Leave out what is done in the block.
+
+        Args:
+            state: Waited for first: steps under way are part of training.
+        """
+        jax.block_until_ready(state)
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def rates(self) -> dict[str, float]:
+        """What was reached since the start, see `Throughput.rates`."""
+        seconds = time.perf_counter() - self._since
+        return self._throughput.rates(self._shapes, seconds)
 
 
 def known_peak(device_kind: str) -> float | None:
