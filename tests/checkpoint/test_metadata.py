@@ -5,7 +5,13 @@ import pytest
 
 from tests.refusal import assert_refused
 from titans_eqx.checkpoint.metadata import check_resumable, metadata, saved_config
-from titans_eqx.config import ModelConfig, RunConfig
+from titans_eqx.config import (
+    DataConfig,
+    ModelConfig,
+    MqarConfig,
+    RunConfig,
+    TrainConfig,
+)
 
 CONFIG = RunConfig(model=ModelConfig(d_model=16))
 TEXTS = {"tokenizer": "bytes", "train": "a", "eval": "b"}
@@ -34,8 +40,52 @@ def test_another_model_or_text_is_refused():
     message = "of another model: model.d_model was 16, is 32"
     assert_refused(check_resumable, wider, TEXTS, saved(), message=message)
     texts = TEXTS | {"train": "c"}
-    message = "the train text or tokenizer is not the one"
+    message = (
+        "the training text is not the one the checkpoint in the run folder was trained "
+        "with, and no key that names it has changed: a file has. Restore it, or use"
+    )
     assert_refused(check_resumable, CONFIG, texts, saved(), message=message)
+
+
+def on(data, fingerprints, **train):
+    return RunConfig(
+        model=CONFIG.model, data=data, train=TrainConfig(**train)
+    ), fingerprints
+
+
+TASK = DataConfig(source="task", task=MqarConfig(n_pairs=8))
+CONTENTS = {
+    "eval_fraction": (
+        on(DataConfig(), TEXTS),
+        on(DataConfig(eval_fraction=0.1, seed=1), TEXTS | {"train": "c", "eval": "d"}),
+        "the training text is not the one the checkpoint in the run folder was trained "
+        "with: data.eval_fraction was 0.05, is 0.1. Change it back, or use --fresh",
+    ),
+    "tokenizer": (
+        on(DataConfig(), TEXTS),
+        on(DataConfig(tokenizer="t.json"), TEXTS | {"tokenizer": "c", "train": "c"}),
+        "the tokenizer is not the one the checkpoint in the run folder was trained "
+        "with: data.tokenizer was bytes, is t.json. Change it back, or use --fresh",
+    ),
+    "task": (
+        on(TASK, {"task": "8"}),
+        on(TASK.model_copy(update={"task": MqarConfig(n_pairs=16)}), {"task": "16"}),
+        "the task is not the one the checkpoint in the run folder was trained with: "
+        "data.task.n_pairs was 8, is 16. Change it back, or use --fresh",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "now", "message"), CONTENTS.values(), ids=CONTENTS)
+def test_keys_that_name_another_text_or_task_are_in_the_refusal(before, now, message):
+    assert_refused(check_resumable, *now, metadata(*before), message=message)
+
+
+def test_streams_keep_the_length_of_their_windows():
+    before = on(DataConfig(lengths=(128,)), TEXTS, carry_state=True)
+    now = on(DataConfig(lengths=(64,)), TEXTS, carry_state=True)
+    message = "cut into other streams: data.lengths was [128], is [64]. Change it back"
+    assert_refused(check_resumable, *now, metadata(*before), message=message)
 
 
 OTHERS = {

@@ -1,7 +1,9 @@
 import os
+import pwd
 import subprocess
 import sys
 
+import jax
 import pytest
 
 COMPILE = """
@@ -16,7 +18,7 @@ jax.jit(lambda x: x + 1)(1.0)
 
 @pytest.mark.parametrize("asked", [None, "mine"])
 def test_programs_are_kept_for_this_host_or_where_the_user_says(tmp_path, asked):
-    env = dict(os.environ, XDG_CACHE_HOME=str(tmp_path / "caches"))
+    env = dict(os.environ, HOME=str(tmp_path), XDG_CACHE_HOME="~/caches")
     del env["JAX_COMPILATION_CACHE_DIR"]
     if asked is not None:
         env["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / asked)
@@ -29,3 +31,24 @@ def test_programs_are_kept_for_this_host_or_where_the_user_says(tmp_path, asked)
     )
     assert printed.strip() == str(kept)
     assert any(kept.iterdir())
+
+
+@pytest.mark.parametrize("caches", ["", "~nosuch/caches"])
+def test_without_a_home_nothing_is_kept_and_nothing_fails(
+    monkeypatch: pytest.MonkeyPatch, caches: str
+) -> None:
+    from titans_eqx.commands.compilation_cache import keep_compiled_programs
+
+    def no_such_user(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setenv("XDG_CACHE_HOME", caches)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -26,6 +26,8 @@ def test_what_cannot_be_prepared_is_refused(tmp_path):
     missing = tmp_path / "none"
     assert_refused(main, "--path", missing, *out, message="no such file or folder")
     (tmp_path / "t.txt").write_text("text " * 99)
+    among = f"--out {tmp_path / 's'} lies in --path {tmp_path}, so that"
+    assert_refused(main, "--path", tmp_path, *out, message=among)
     text = ["--path", tmp_path / "t.txt"]
     tokenizer = ["--tokenizer", tmp_path / "t.txt"]
     message = "is not a tokenizer.json"

@@ -241,13 +241,16 @@ def test_failed_encoding_leaves_no_file(
     assert list((tmp_path / "cache" / "titans_eqx").iterdir()) == []
 
 
+@pytest.mark.parametrize("caches", ["tokenizer.json", "~nosuch/caches"])
 def test_unusable_cache_folder_is_an_error(
     write_files: Callable,
     bpe: FileTokenizer,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    caches: str,
 ) -> None:
     documents = find_documents("stdlib", write_files({"a.txt": LINE}))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "tokenizer.json"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", caches)
     with pytest.raises(DataError, match="cannot keep tokens in .*set XDG_CACHE_HOME"):
         Corpus(documents, bpe)

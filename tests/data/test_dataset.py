@@ -15,6 +15,7 @@ from titans_eqx.config import (
     NeedleConfig,
     RunConfig,
     TrainConfig,
+    WhoIsWhereConfig,
 )
 from titans_eqx.data import DataError, TaskData, TextData, open_dataset
 
@@ -83,6 +84,27 @@ def test_shorter_sequences_of_a_task_have_fewer_pairs():
     assert data.describe() == f"task        {described}"
 
 
+def test_the_text_of_a_task_is_part_of_its_fingerprint(write_files):
+    names = ("a", "copy of a", "b")
+    folder = write_files(dict(zip(names, (b"One. ", b"One. ", b"Two. "), strict=True)))
+    a, copy, b = (str(folder / name) for name in names)
+
+    def fingerprint(kind, *haystacks):
+        task = kind(**dict(zip(("haystack", "eval_haystack"), haystacks, strict=False)))
+        data = DataConfig(source="task", seq_len=2048, task=task)
+        return open_dataset(config_of(data)).fingerprints["task"]
+
+    for kind in (NeedleConfig, WhoIsWhereConfig):
+        assert fingerprint(kind, a) == fingerprint(kind, copy)
+        assert len({fingerprint(kind, *one) for one in ((), (a,), (b,))}) == 3
+    evaluated_on = [fingerprint(NeedleConfig, a, one) for one in (a, b, copy)]
+    assert evaluated_on[0] == evaluated_on[2] == fingerprint(NeedleConfig, a)
+    assert evaluated_on[1] not in (evaluated_on[0], fingerprint(NeedleConfig, b))
+    # As checkpoints have it that were saved when a text was not in it.
+    shown = "Needle(needle='passkey', n_digits=7, depth=-1.0)"
+    assert fingerprint(NeedleConfig) == shown
+
+
 def test_each_turn_can_have_a_number_of_pairs_of_its_own():
     task = MqarConfig(n_pairs=8, pairs_in_turn=(4, 16, 8))
     data = DataConfig(source="task", seq_len=64, lengths=(32, 64, 64), task=task)
@@ -130,6 +152,16 @@ WRONG = {
         config_of(DataConfig(source="task", seq_len=100)),
         DataError,
         r"data.seq_len \(and data.lengths\) must be at least 128 for MultiQueryRecall",
+    ),
+    "shards of no user": (
+        config_of(DataConfig(source="shards", path="~nosuch/x")),
+        DataError,
+        "~nosuch/x is no folder of shards: it has no manifest.json",
+    ),
+    "tokenizer of no user": (
+        config_of(DataConfig(tokenizer="~nosuch/t.json")),
+        DataError,
+        "no tokenizer file at ~nosuch/t.json; data.tokenizer is 'bytes' or the path",
     ),
     "few examples": (
         config_of(DataConfig(source="task", task=MqarConfig(train_examples=3))),

@@ -137,10 +137,28 @@ def test_what_is_there_is_never_replaced_by_something_else(
     other = PrepareSettings(path=str(texts), **SETTINGS | {"vocab_size": 301})
     assert_refused(prepare, shards, other, message="holds shards of other texts, anot")
     (tmp_path / "notes").touch()
+    (tmp_path / ".partial-mine").touch()
     assert_refused(prepare, tmp_path, settings, message="is not empty, and holds no")
+    assert content_of(tmp_path).keys() == {"notes", ".partial-mine"}
     (tmp_path / "notes").rename(tmp_path / "tokenizer.json")
-    assert_refused(prepare, tmp_path, settings, message="is another tokenizer")
+    for one in (settings, dataclasses.replace(settings, tokenizer="bytes")):
+        assert_refused(prepare, tmp_path, one, message="is another tokenizer")
+    assert content_of(tmp_path) == {"tokenizer.json": b""}
     assert content_of(shards) == before
+
+
+def test_shards_are_not_written_among_the_texts(texts, tmp_path):
+    (tmp_path / "link").symlink_to(texts)
+    (tmp_path / "a.txt").write_text("a text")
+    either = (str(tmp_path / "a.txt"), str(tmp_path / "link"))
+    for out in (texts, texts / "new" / "shards", tmp_path / "link" / "shards"):
+        settings = PrepareSettings(path=either, tokenizer="bytes")
+        message = f"lies in --path {tmp_path / 'link'}, so that what is written"
+        assert_refused(prepare, out, settings, message=message)
+        settings = PrepareSettings(path=either[0], eval_path=texts, tokenizer="bytes")
+        message = f"lies in --eval-path {texts}, so that"
+        assert_refused(prepare, out, settings, message=message)
+    assert content_of(texts) == FILES
 
 
 def test_a_tokenizer_that_is_there_is_taken_and_bytes_need_none(
@@ -191,7 +209,10 @@ def test_training_on_shards_needs_no_tokenizer_and_refuses_anothers(
     assert data.tokenizer is None
     assert "no samples" in data.describe()
     monkeypatch.undo()
-    assert isinstance(open_dataset(run_on("shards", shards)).tokenizer, FileTokenizer)
+    monkeypatch.setenv("HOME", str(shards))
+    for name in ("bytes", "~/tokenizer.json"):
+        data = open_dataset(run_on("shards", shards, tokenizer=name))
+        assert isinstance(data.tokenizer, FileTokenizer)
     small = run_on("shards", shards)
     small = small.model_copy(update={"model": ModelConfig(vocab_size=256)})
     assert_refused(open_dataset, small, message="model.vocab_size = 256: the tokenizer")
@@ -200,7 +221,7 @@ def test_training_on_shards_needs_no_tokenizer_and_refuses_anothers(
     prepare(other, PrepareSettings(path=str(texts), **SETTINGS | {"vocab_size": 290}))
     moved = run_on("shards", other)
     saved = metadata(run_on("shards", shards), data.fingerprints)
-    message = "tokenizer is not the one the checkpoint in the run folder was trained"
+    message = f"was trained with: data.path was {shards}, is {other}. Change it back"
     now = open_dataset(moved).fingerprints
     assert_refused(check_resumable, moved, now, saved, message=message)
     (other / "tokenizer.json").write_bytes((shards / "tokenizer.json").read_bytes())

@@ -39,9 +39,10 @@ def test_a_process_that_has_joined_nobody_does_not_train_for_two():
     assert_refused(require_joined, 2, message=message)
 
 
-def test_a_coordinator_that_does_not_exist_is_one_line():
-    changes = {"num_processes": 2, "coordinator": "nowhere.invalid:1234"}
-    message = 'distributed.coordinator = "nowhere.invalid:1234": '
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "a" * 70])
+def test_a_coordinator_that_does_not_exist_is_one_line(host):
+    changes = {"num_processes": 2, "coordinator": f"{host}:1234"}
+    message = f'distributed.coordinator = "{host}:1234": '
     assert_refused(lambda: connect(**changes), message=message)
 
 

@@ -1,6 +1,6 @@
 """What a checkpoint says about its run, and what must agree to go on from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -17,10 +17,26 @@ PLACES: Final = frozenset({"mesh", "distributed"})
 # What cuts a text into streams, which goes on with the states of their rows.
 STREAM_KEYS: Final = (
     "data.seq_len",
+    "data.lengths",
     "data.packing",
     "data.max_documents",
     "train.batch_size",
 )
+# Keys, and one section, that decide what a fingerprint is of.
+CONTENT_KEYS: Final = (
+    "data.source",
+    "data.path",
+    "data.eval_path",
+    "data.eval_fraction",
+    "data.tokenizer",
+    "data.task",
+)
+CONTENTS: Final = {
+    "tokenizer": "the tokenizer",
+    "train": "the training text",
+    "eval": "the held-out text",
+    "task": "the task",
+}
 # Keys that cannot be switched on within a run: what they add was not saved.
 SAVED_WITH: Final = ("train.ema_decay", "train.carry_state")
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
@@ -80,7 +96,7 @@ def check_resumable(
         for one in (_config(parsed), config)
     )
     changes = differences(before, now)
-    model_changes = [change for change in changes if change.startswith("model.")]
+    model_changes = _of(changes, "model")
     if model_changes:
         raise CheckpointError(
             "the checkpoint in the run folder is of another model: "
@@ -94,7 +110,7 @@ def check_resumable(
                 "what it needs is not there. Switch it off, or start another "
                 "--run-dir with train.init_from = this one."
             )
-    cuts = [change for change in changes if change.split()[0] in STREAM_KEYS]
+    cuts = _of(changes, *STREAM_KEYS)
     if config.train.carry_state and cuts:
         raise CheckpointError(
             f"with train.carry_state the text is cut into other streams: "
@@ -102,10 +118,15 @@ def check_resumable(
         )
     for name, fingerprint in fingerprints.items():
         if parsed.fingerprints.get(name) != fingerprint:
+            keys = "; ".join(_of(changes, *CONTENT_KEYS))
+            cause = (
+                f": {keys}. Change it back"
+                if keys
+                else ", and no key that names it has changed: a file has. Restore it"
+            )
             raise CheckpointError(
-                f"the {name.replace('_', '-')} text or tokenizer is not the one the "
-                "checkpoint in the run folder was trained with. Restore it, or use "
-                "--fresh or another --run-dir."
+                f"{CONTENTS[name]} is not the one the checkpoint in the run folder was "
+                f"trained with{cause}, or use --fresh or another --run-dir."
             )
     return changes
 
@@ -158,6 +179,12 @@ def _config(saved: _Saved) -> RunConfig:
         raise CheckpointError(
             f"{reason}. Use titans_eqx {saved.writer}, which wrote it."
         ) from error
+
+
+def _of(changes: Sequence[str], *keys: str) -> list[str]:
+    """Those of the lines of `differences` that are about these keys or sections."""
+    starts = tuple(end for key in keys for end in (f"{key} ", f"{key}."))
+    return [change for change in changes if change.startswith(starts)]
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -16,12 +16,16 @@ def keep_compiled_programs() -> None:
     `$XDG_CACHE_HOME/titans_eqx/<host>`, `~/.cache` without that variable: a folder for
     each host, because a program for one CPU need not run on another that shares the
     home. An explicit setting of the user (`JAX_COMPILATION_CACHE_DIR`) wins. A folder
-    that cannot be written is a warning of jax, not an error.
+    that cannot be written is a warning of jax, not an error; without a home folder
+    nothing is kept.
     """
     if SHORTEST not in os.environ:  # a start has many programs of a few milliseconds
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = caches / "titans_eqx" / platform.node()
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    caches = os.path.expanduser(base)
+    if caches.startswith("~"):  # would become a folder of that name right here
+        return
+    folder = Path(caches) / "titans_eqx" / platform.node()
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,5 +1,6 @@
 """The configuration of a training run: a model and everything around it."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -87,7 +88,7 @@ class DataConfig(Section):
     def shard_folder(self) -> Path:
         """The folder of `source = "shards"`."""
         assert isinstance(self.path, str)
-        return Path(self.path).expanduser()
+        return Path(os.path.expanduser(self.path))
 
     @model_validator(mode="after")
     def _check_shards(self) -> "DataConfig":

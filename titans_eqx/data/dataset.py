@@ -1,5 +1,7 @@
 """What a run is trained and evaluated on: a text, or a synthetic task."""
 
+import functools
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from titans_eqx.data.loader import TrainBatches
 from titans_eqx.data.rows import DocumentRows
 from titans_eqx.data.shard_folder import open_shards
 from titans_eqx.data.synthetic import EveryToken, Task, TaskExamples
+from titans_eqx.data.synthetic.haystack import NOISE
 from titans_eqx.data.tasks import build_task
 from titans_eqx.data.tokenizer import (
     Tokenizer,
@@ -61,13 +64,18 @@ class TaskData:
     """A synthetic task; what it is evaluated on is drawn apart from the training."""
 
     task: Task
+    eval_task: Task  # may differ, as in the text in which something is hidden
     batches: TrainBatches
     eval_examples: Dataset
 
-    @property
+    @functools.cached_property  # every checkpoint asks, and the texts may be long
     def fingerprints(self) -> dict[str, str]:
         """What must stay the same when a run goes on."""
-        return {"task": repr(self.task)}
+        # A task does not show its text. Without one, checkpoints have the task alone.
+        texts = [getattr(one, "hay", NOISE) for one in (self.task, self.eval_task)]
+        hashes = [hashlib.sha256(text).hexdigest() for text in texts]
+        named = hashes if any(text != NOISE for text in texts) else []
+        return {"task": " ".join([repr(self.task), *named])}
 
     def describe(self) -> str:
         """The task in a few words."""
@@ -171,6 +179,7 @@ def _open_task(config: RunConfig) -> TaskData:
     asked, count = build_task(section, **section.eval_changes), section.eval_examples
     return TaskData(
         task=task,
+        eval_task=asked,
         batches=_batches(config, turns),
         eval_examples=TaskExamples(asked, data.seq_len, count, data.seed, "eval"),
     )

@@ -131,6 +131,12 @@ def find_documents(source: str, path: TextPaths | None = None) -> tuple[Document
     return found
 
 
+def path_names(path: TextPaths) -> list[str]:
+    """The files, folders and globs that a config names, with the home for `~`."""
+    paths = [path] if isinstance(path, str | os.PathLike) else path
+    return [os.path.expanduser(os.fspath(one)) for one in paths]
+
+
 def _from_stdlib(skipped: Counter[str]) -> tuple[Document, ...]:
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [
@@ -147,12 +153,12 @@ def _from_stdlib(skipped: Counter[str]) -> tuple[Document, ...]:
 
 
 def _from_paths(path: TextPaths, skipped: Counter[str]) -> tuple[Document, ...]:
-    paths = [path] if isinstance(path, str | os.PathLike) else path
-    if not paths:
+    names = path_names(path)
+    if not names:
         raise DataError("the list of paths is empty; name at least one file or folder")
     found: dict[Path, Document] = {}
-    for one in paths:
-        for document in _from_path(os.path.expanduser(os.fspath(one)), skipped):
+    for name in names:
+        for document in _from_path(name, skipped):
             key = document.path.resolve()
             # A file reached through two paths keeps the same one of its names
             # whatever the order of the list.

@@ -7,6 +7,7 @@ the shards that are missing.
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from titans_eqx.data.bpe import train_bpe
-from titans_eqx.data.documents import Document, TextPaths
+from titans_eqx.data.documents import Document, TextPaths, path_names
 from titans_eqx.data.encoding import ShardJob, encode_shards
 from titans_eqx.data.errors import DataError
 from titans_eqx.data.shard import VERSION, content_fingerprint, open_shard
@@ -53,12 +54,14 @@ def prepare(out: Path, settings: PrepareSettings) -> None:
 
     Raises:
         DataError: If a text or the tokenizer cannot be used, or the folder holds
-            something else.
+            something else, or lies among the texts.
         OSError: If the folder cannot be written.
     """
     sides = find_texts(
         "stdlib", settings.path, settings.eval_path, settings.eval_fraction
     )
+    _check_apart(out, settings.path, "--path")
+    _check_apart(out, settings.eval_path, "--eval-path")
     plans = [plan_shards(side, settings.shard_bytes) for side in sides]
     given = None if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
     source = f"bpe {settings.vocab_size}" if given is None else given.fingerprint
@@ -73,8 +76,7 @@ def prepare(out: Path, settings: PrepareSettings) -> None:
                 if given is None
                 else given.file_content
             )
-            if content is not None:
-                _install_tokenizer(out / TOKENIZER, content)
+            _install_tokenizer(out / TOKENIZER, content)
         name = str(out / TOKENIZER) if (out / TOKENIZER).exists() else "bytes"
         tokenizer = load_tokenizer(name)
         if begun is not None and begun.tokenizer != tokenizer.fingerprint:
@@ -99,6 +101,18 @@ def prepare(out: Path, settings: PrepareSettings) -> None:
         _manifest(request, tokenizer, jobs, hashes).write(out)
 
 
+def _check_apart(out: Path, texts: TextPaths | None, option: str) -> None:
+    """Refuse to write where the same command would find a text the next time."""
+    for name in path_names(texts or ()):
+        if os.path.isdir(name) and Path(os.path.realpath(out)).is_relative_to(
+            os.path.realpath(name)
+        ):
+            raise DataError(
+                f"--out {out} lies in {option} {name}, so that what is written there "
+                "would be taken for texts; name a folder outside of it with --out"
+            )
+
+
 def _begun(out: Path, request: str) -> Manifest | None:
     """The manifest of a folder in which the same was begun; None if nothing was."""
     manifest = read_manifest(out)
@@ -107,12 +121,14 @@ def _begun(out: Path, request: str) -> Manifest | None:
             f"{out} holds shards of other texts, another tokenizer or other settings; "
             "name a new folder with --out"
         )
-    for leftover in out.glob(PARTIAL):
-        leftover.unlink()
-    if manifest is None and {one.name for one in out.iterdir()} - {LOCK, TOKENIZER}:
+    leftovers = set(out.glob(PARTIAL))
+    ours = {out / LOCK, out / TOKENIZER, *leftovers}
+    if manifest is None and not ours.issuperset(out.iterdir()):
         raise DataError(
             f"{out} is not empty, and holds no shards; name a new folder with --out"
         )
+    for leftover in leftovers:
+        leftover.unlink()
     return manifest
 
 
@@ -122,12 +138,18 @@ def _trained(documents: Sequence[Document], vocab_size: int) -> bytes:
         return train_bpe(documents, vocab_size, advance)
 
 
-def _install_tokenizer(path: Path, content: bytes) -> None:
-    """Put a tokenizer.json there, unless it is; never in the place of another."""
-    if not path.exists():
+def _install_tokenizer(path: Path, content: bytes | None) -> None:
+    """Put a tokenizer.json there, unless it is; never in the place of another.
+
+    Bytes have no file (None): one that is there is another tokenizer too.
+    """
+    if path.exists():
+        if path.read_bytes() != content:
+            raise DataError(
+                f"{path} is another tokenizer; name a new folder with --out"
+            )
+    elif content is not None:
         write_durably(path, content)
-    elif path.read_bytes() != content:
-        raise DataError(f"{path} is another tokenizer; name a new folder with --out")
 
 
 def _manifest(

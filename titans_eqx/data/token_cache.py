@@ -47,7 +47,13 @@ def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> Shard:
 
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    return Path(base).expanduser() / "titans_eqx"
+    caches = os.path.expanduser(base)
+    if caches.startswith("~"):  # would become a folder of that name right here
+        raise DataError(
+            f"cannot keep tokens in {base}: there is no such home folder; set "
+            "XDG_CACHE_HOME to a folder that can be written"
+        )
+    return Path(caches) / "titans_eqx"
 
 
 def _stored(path: Path) -> Shard | None:

@@ -110,8 +110,9 @@ class FileTokenizer:
             DataError: If the file is missing, too large or no tokenizer, or the
                 `tokenizers` package is not installed.
         """
-        content = _read_tokenizer_file(Path(path).expanduser())
-        self._tokenizer = _parse_tokenizer(content, Path(path))
+        path = Path(os.path.expanduser(path))
+        content = _read_tokenizer_file(path)
+        self._tokenizer = _parse_tokenizer(content, path)
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not vocabulary:
             raise DataError(f"the vocabulary of tokenizer {path} is empty")
@@ -202,8 +203,8 @@ def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
 
 def can_load_tokenizer(name: str) -> bool:
     """Whether the file and the package that a tokenizer needs are there."""
-    is_file = os.path.exists(name) and importlib.util.find_spec("tokenizers")
-    return name == "bytes" or bool(is_file)
+    is_file = os.path.exists(os.path.expanduser(name))
+    return name == "bytes" or (is_file and bool(importlib.util.find_spec("tokenizers")))
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

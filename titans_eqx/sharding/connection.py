@@ -144,9 +144,14 @@ def _check_address(coordinator: str, *, is_ours: bool) -> None:
         socket.getaddrinfo(host.strip("[]"), int(port))
         if is_ours:
             socket.create_server(("", int(port))).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = (
+            error.strerror or error
+            if isinstance(error, OSError)
+            else "a part of the host name is empty, too long or has a wrong character"
+        )
         raise ConnectionFailure(
-            f'distributed.coordinator = "{coordinator}": {error.strerror or error}. '
+            f'distributed.coordinator = "{coordinator}": {reason}. '
             "Name the host of process 0 and a free port there."
         ) from error
 
