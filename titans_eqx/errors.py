@@ -1,4 +1,4 @@
-"""The common base of errors that are the user's to mend."""
+"""Errors that are the user's to mend: their base, their line, a check of options."""
 
 import os
 from typing import ClassVar, Final
@@ -35,3 +35,15 @@ def os_reason(error: OSError) -> str:
     if len(name) > MAX_NAME_LEN:
         name = f"{name[:60]}... ({len(name):,} characters)"
     return f"{name}: {reason}"
+
+
+def check_option(name: str, value: str, *allowed: str) -> None:
+    """Refuse a value that an option does not have.
+
+    Raises:
+        ValueError: If the value is not among those allowed.
+    """
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}."
+        )

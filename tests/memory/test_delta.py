@@ -1,5 +1,7 @@
 """The delta rule: both forms equal an oracle, whatever the chunks and the pieces."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -196,6 +198,46 @@ def test_an_error_after_no_decay_is_refused():
         config = MemoryConfig(**{**linear, **memory}, error_after_decay=True)
         with pytest.raises(ValidationError, match=message):
             ModelConfig(memory=config)
+
+
+ALONE = {"use_momentum": False, "use_decay": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "largest"),
+    [({}, 1), ({"use_momentum": False}, 1), ({"use_decay": False}, 1), (ALONE, 2)],
+    ids=["default", "no momentum", "no decay", "neither"],
+)
+def test_steps_that_go_too_far_are_refused(options, largest):
+    DeltaRule(**options, max_learning_rate=float(largest))
+    for rate in (0.0, largest + 0.1):
+        message = f"max_learning_rate must be > 0 and <= {largest} .*got .*={rate}"
+        with pytest.raises(ValueError, match=message):
+            DeltaRule(**options, max_learning_rate=rate)
+
+
+def test_keys_that_their_features_make_longer_are_not_mirrored():
+    linear = {"rule": "delta", "depth": 1, "norm": False, "degree": 2}
+    mirrors = {"use_momentum": False, "decay": "none", "max_learning_rate": 2.0}
+    with pytest.raises(ValidationError, match="feature_scale must be > 0 where"):
+        ModelConfig(memory=MemoryConfig(**linear, **mirrors))
+    ModelConfig(memory=MemoryConfig(**linear, **mirrors, feature_scale=1.0))
+    ModelConfig(memory=MemoryConfig(**linear))
+
+
+def test_a_key_that_comes_back_rarely_does_not_make_the_memory_grow():
+    """With all gates at the end of their ranges, and features longer than the key."""
+    rule, net = DeltaRule(chunk_len=4), MemoryNet(D, 1, norm=False, degree=2)
+    specs, n_tokens = rule.gate_specs(net), 2_400
+    keys = np.zeros((n_tokens, D))
+    keys[::24, 0] = 1.0
+    ends = {name: 0.99 * spec.high for name, spec in specs.items()} | {"decay": 0.0}
+    gates = {name: jnp.full((n_tokens, 1), end) for name, end in ends.items()}
+    keys, values = jnp.asarray(keys), jnp.ones((n_tokens, D))
+    inputs = MemoryInputs(keys, keys, values, gates)
+    state = rule.init_state((jnp.zeros(net.shapes[0]),))
+    _, state = jax.jit(partial(scan_chunks, rule, net))(inputs, state)
+    assert np.max(np.abs(state.weights[0])) < 3
 
 
 def test_a_memory_that_is_not_linear_is_refused():

@@ -218,6 +218,16 @@ def test_a_single_memory_takes_no_config_with_local_ones():
         NeuralMemory.from_config(D_MODEL, CONFIG, key=jr.key(0))
 
 
+def test_a_fresh_sequence_has_tokens():
+    for kind, config in (
+        (HierarchicalMemory, CONFIG),
+        (NeuralMemory, MemoryConfig(n_heads=HEADS)),
+    ):
+        memory = eqx.filter_eval_shape(kind.from_config, D_MODEL, config, key=jr.key(0))
+        with pytest.raises(ValueError, match="needs at least one token, got none"):
+            eqx.filter_eval_shape(memory, jnp.zeros((0, D_MODEL)))
+
+
 @pytest.mark.parametrize(
     ("memory", "message"),
     {

@@ -194,6 +194,8 @@ def test_half_precision_keeps_a_wide_state():
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match=r"n_heads=3 and\s+d_model=8"):
         NeuralMemory.from_config(8, MemoryConfig(n_heads=3), key=jr.key(0))
+    with pytest.raises(ValueError, match=r"n_heads=0 and\s+d_model=8"):
+        NeuralMemory(8, n_heads=0, net=MemoryNet(4), rule=DeltaRule(), key=jr.key(0))
     with pytest.raises(TypeCheckError):
         build(CONFIGS["default"])(jnp.ones((5, D_MODEL + 1)))
 

@@ -21,6 +21,7 @@ from titans_eqx.memory import (
     LocalRule,
     MemoryNet,
     OmegaRule,
+    OuterGradient,
     TitansRule,
     check_rule,
     scan_chunks,
@@ -127,6 +128,24 @@ def test_no_gradient_crosses_the_edge_of_a_shard():
     is_seen = np.tril(np.ones((SHARD, SHARD), bool))
     expected = np.kron(np.eye(2, dtype=bool), is_seen)
     assert np.all((influence > 0) == expected)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_outer_gradient_stops_where_it_does_token_by_token():
+    """After chunks 2, 4 and 6 of shards of three: inside the second, and at its end."""
+    outer_gradient = OuterGradient(initial_memory="learned", truncate_every=2)
+    inner = DeltaRule(chunk_len=2, outer_gradient=outer_gradient)
+    rule, net = local(inner), RULES["delta"][1]
+    inputs, _, initial = sequence(rule, net, 15)
+
+    def slopes(form):
+        def loss(inputs, initial):
+            state = rule.init_state(initial)
+            return jnp.sum(form(rule, net, inputs, state, initial=initial)[0] ** 2)
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))(inputs, initial)
+
+    assert largest_difference(slopes(scan_shards), slopes(scan_tokens)) < 1e-10
 
 
 def test_a_shard_must_be_whole_chunks():

@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -96,3 +97,19 @@ def test_truncation_cuts_the_gradient_exactly_at_chunk_ends(rule, form, every, c
     for name, gradient in written.items():
         rows = np.any(np.asarray(gradient) != 0, axis=1)
         np.testing.assert_array_equal(rows, np.arange(N_TOKENS) >= cut, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initial_memory": "Frozen"}, "initial_memory must be one of frozen, learned"),
+        ({"surprise": "first-order"}, "surprise must be one of first_order, full"),
+        ({"truncate_every": -1}, "truncate_every must be 0 .never. or more, got .*-1"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option_is_refused(options, message, monkeypatch):
+    # Not by its type alone, which only tests check.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        OuterGradient(**options)

@@ -16,8 +16,15 @@ from tests.memory.problems import (
     zero_leaves,
 )
 from titans_eqx.config import MemoryConfig
-from titans_eqx.memory import DeltaRule, MemoryNet, NeuralMemory, TitansRule
+from titans_eqx.memory import (
+    DeltaRule,
+    HierarchicalMemory,
+    MemoryNet,
+    NeuralMemory,
+    TitansRule,
+)
 from titans_eqx.memory.read_only import ReadOnlyRule
+from titans_eqx.nn.padding import Padding
 
 DEEP = MemoryNet(D, 2, expansion=2)
 RULES = {
@@ -109,6 +116,34 @@ def test_no_token_leaves_a_trace(config):
         np.testing.assert_array_equal(w, start)
     stats = eqx.filter_jit(memory.probe)(x[0], state)
     np.testing.assert_array_equal(stats.surprise, 0)
+
+
+def test_no_token_leaves_a_trace_in_local_memories():
+    """Nor in what leads their queries; the state is that of memories that write."""
+    alone = {"kernel_size": 1, "depth": 1}
+    config = MemoryConfig(
+        n_heads=2, chunk_len=4, **alone, local={"chunk_lens": [2], **alone}
+    )
+
+    def build(*, off):
+        changed = config.model_copy(update={"off": off})
+        return HierarchicalMemory.from_config(D_MODEL, changed, key=jr.key(0))
+
+    memory = build(off=True)
+    start = memory.init_state()
+    writing = jax.eval_shape(lambda: build(off=False).init_state())
+    assert jax.eval_shape(memory.init_state) == writing
+    x = jr.normal(jr.key(1), (5, D_MODEL))
+    y, state = eqx.filter_jit(memory)(x)
+    assert_identical(*(memory.snapshot(s) for s in (state, start)))
+    assert_identical(state[1].heads.projector, start[1].heads.projector)
+    # What each token reads by itself of the memory that none has written.
+    expected, _ = eqx.filter_jit(memory.retrieve)(
+        x, memory.snapshot(start), memory.init_query_state(), Padding.none(5)
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    last, _ = eqx.filter_jit(memory.step)(x[0], state)
+    np.testing.assert_allclose(last, expected[0], atol=1e-6)
 
 
 def test_training_leaves_what_would_write_alone():

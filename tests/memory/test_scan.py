@@ -21,6 +21,7 @@ from titans_eqx.memory import (
     DeltaRule,
     MemoryInputs,
     MemoryNet,
+    NeuralMemory,
     OuterGradient,
     ReadOnlyRule,
     TitansRule,
@@ -88,6 +89,31 @@ def test_padding_is_an_exact_no_op(rule, net):
     reads_beside_garbage, state_beside_garbage = run(garbage, start, stop)
     assert_identical(state, state_beside_garbage)
     assert_identical(reads[3:13], reads_beside_garbage[3:13])
+
+
+def test_a_gate_of_another_size_is_refused():
+    for name, wanted, found in (("titans", 2, 1), ("delta", 1, 2)):
+        rule, net = RULES[name]
+        message = f"needs {wanted} values of the gate decay at each token, got {found}"
+        inputs, state, initial = draw_problem(rule, net, 3)
+        gates = {**inputs.gates, "decay": jnp.full((3, found), 0.1)}
+        inputs = MemoryInputs(inputs.queries, inputs.keys, inputs.values, gates)
+        for form in (scan_tokens, scan_chunks):
+            with pytest.raises(ValueError, match=message):
+                form(rule, net, inputs, state, initial=initial)
+
+
+@pytest.mark.parametrize("block_len", [0, 3, 16])
+def test_blocks_that_do_not_fill_a_chunk_are_refused(block_len):
+    rule, net = RULES["titans"]
+    message = f"block_len must divide .*, got block_len={block_len} and chunk_len=8"
+    inputs, state, initial = draw_problem(rule, net, 3)
+    with pytest.raises(ValueError, match=message):
+        scan_chunks(rule, net, inputs, state, initial=initial, block_len=block_len)
+    with pytest.raises(ValueError, match=message):
+        NeuralMemory(
+            D, n_heads=1, net=net, rule=rule, block_len=block_len, key=jax.random.key(0)
+        )
 
 
 @pytest.mark.parametrize("name", ["titans", "delta", "from outside"])

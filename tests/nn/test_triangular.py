@@ -38,6 +38,23 @@ def test_solutions_and_their_slopes_are_those_of_numpy(x64, n):
     np.testing.assert_allclose(np.tril(by_strict, -1), np.tril(outer, -1), atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_batch_of_systems_in_a_loop_has_slopes(n):
+    """As the heads of a memory, whose scan goes over chunks of `n` tokens."""
+
+    def total(strict, right):
+        def body(sum_, scale):
+            return sum_ + jnp.sum(solve_one(scale * strict, right)), None
+
+        return jax.lax.scan(body, 0.0, jnp.ones(3))[0]
+
+    strict, right = jnp.zeros((2, n, n)), jnp.ones((2, n, 4))
+    by_strict, by_right = jax.jit(jax.grad(total, argnums=(0, 1)))(strict, right)
+    # Each solution is its right side; row j of it is what column j is multiplied by.
+    np.testing.assert_allclose(by_strict, np.full((2, n, n), -12.0))
+    np.testing.assert_allclose(by_right, np.full((2, n, 4), 3.0))
+
+
 def test_slopes_of_slopes_are_those_of_a_dense_solver(x64):
     strict, right = random_system(4, 1)
 

@@ -7,6 +7,18 @@ from titans_eqx.config.memory import HeadsConfig, LocalConfig, MemoryConfig
 from titans_eqx.config.section import combination_error
 
 
+def largest_delta_rate(
+    use_momentum: bool, use_decay: bool, error_after_decay: bool
+) -> int:
+    """The largest `max_learning_rate` of the delta rule.
+
+    A step above 1 mirrors what is stored; it must not meet a velocity, nor an error
+    that the decay has not made smaller.
+    """
+    may_mirror = not use_momentum and (error_after_decay or not use_decay)
+    return 2 if may_mirror else 1
+
+
 def check_memory(memory: MemoryConfig) -> None:
     """Refuse keys that do not go together.
 
@@ -83,12 +95,12 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
     to_zero = ("decay_towards", heads.decay_towards == "zero", '"zero"')
     match heads.rule:
         case "delta":
-            # A step above 1 mirrors what is stored; it must not meet a velocity, nor an
-            # error that the decay has not made smaller.
-            may_mirror = not heads.use_momentum and (
-                heads.error_after_decay or heads.decay == "none"
+            largest = largest_delta_rate(
+                heads.use_momentum, heads.decay != "none", heads.error_after_decay
             )
-            largest = 2 if may_mirror else 1
+            # Features that are not scaled are longer than the key, and a step of 2 on
+            # them goes too far.
+            has_unit_rows = heads.degree == 1 or heads.feature_scale > 0
             require(
                 "rule",
                 ("depth", heads.depth == 1, "1"),
@@ -101,6 +113,11 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
                     heads.max_learning_rate <= largest,
                     f"<= {largest} (2 needs use_momentum = false, and "
                     'error_after_decay = true or decay = "none")',
+                ),
+                (
+                    "feature_scale",
+                    has_unit_rows or heads.max_learning_rate <= 1,
+                    "> 0 where degree > 1 and max_learning_rate > 1",
                 ),
                 # It has no clipping and no anchor.
                 *left_out("clip", "surprise"),

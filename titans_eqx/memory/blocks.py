@@ -70,11 +70,12 @@ def scan_blocks(
         See `scan_aligned`.
 
     Raises:
-        ValueError: If a gate of the rule, or `initial`, is missing.
+        ValueError: If a gate of the rule, or `initial`, is missing, or `block_len` does
+            not divide the chunk length.
     """
     check_gates(rule, net, inputs)
     chunk_len, is_real = rule.chunk_len, padding.is_real()
-    block_len = block_len or chunk_len
+    block_len = checked_block_len(rule, block_len)
     masked = inputs.mask(rule.gate_specs(net), is_real)
     blocks, is_real = fold((masked, is_real), block_len)
     ends = jnp.arange(1, len(is_real) + 1, dtype=jnp.int32) * block_len
@@ -197,21 +198,45 @@ def next_chunk(rule: AbstractRule[State], state: State) -> State:
     return rule.start_chunk(rule.end_chunk(state))
 
 
+def checked_block_len(rule: AbstractRule, block_len: int | None) -> int:
+    """Tokens of a block, by default a chunk.
+
+    Raises:
+        ValueError: If a chunk is not a whole number of blocks.
+    """
+    if block_len is None:
+        return rule.chunk_len
+    if block_len < 1 or rule.chunk_len % block_len != 0:
+        raise ValueError(
+            "block_len must divide the rule's chunk_len, got "
+            f"block_len={block_len} and chunk_len={rule.chunk_len}."
+        )
+    return block_len
+
+
 def check_gates(
     rule: AbstractRule, net: AbstractMemoryNet, inputs: MemoryInputs
 ) -> None:
-    """Refuse inputs without the gates of a rule.
+    """Refuse inputs without the gates of a rule, or with gates of other sizes.
 
     Raises:
-        ValueError: If one is missing.
+        ValueError: If one is missing or has another size.
     """
-    names = rule.gate_specs(net).keys()
+    specs = rule.gate_specs(net)
+    names = specs.keys()
     if missing := sorted(names - inputs.gates.keys()):
         raise ValueError(
             f"{type(rule).__name__} needs the gates {', '.join(sorted(names))}, got "
             f"{', '.join(sorted(inputs.gates)) or 'none'}: {', '.join(missing)} is "
             "missing. Add it to MemoryInputs.gates."
         )
+    for name, spec in specs.items():
+        size = inputs.gates[name].shape[-1]
+        if size != spec.size:
+            raise ValueError(
+                f"{type(rule).__name__} needs {spec.size} values of the gate {name} at "
+                f"each token, got {size}. See its gate_specs."
+            )
 
 
 def _scan_blocks(

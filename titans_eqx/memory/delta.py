@@ -18,11 +18,13 @@ is taken at `(1 - alpha_t) M_{t-1}`; then `A_{t-1}`, `f_{t-1}` and row `t` of `L
 multiplied by `1 - alpha_t`, and without momentum this is Gated DeltaNet (arXiv
 2412.06464) with `g_t = 1 - alpha_t` and `beta_t = theta_t`.
 
-There is no clipping. Unit keys and theta < 1 are stable by themselves; with momentum
-they are not (eta = 0.9 with theta = 0.5 overflows on keys that come back rarely), so
-the gate eta ends where `theta / (1 - eta)` reaches 2. Without momentum, and with the
-error after the decay, theta may go to 2: `1 - theta k k^T` then mirrors what is stored
-under a key, which following a state such as parity needs (arXiv 2411.12537).
+There is no clipping, so what enters the linear map must be bounded: the norm of unit
+keys is 1, and a network from outside must keep to that. Then theta < 1 is stable by
+itself; with momentum it is not (eta = 0.9 with theta = 0.5 overflows on keys that come
+back rarely), so the gate eta ends where `theta |k|^2 / (1 - eta)` reaches 2. Without
+momentum, and with the error after the decay, theta may go to 2: `1 - theta k k^T` then
+mirrors what is stored under a key, which following a state such as parity needs (arXiv
+2411.12537).
 """
 
 from collections.abc import Mapping
@@ -34,12 +36,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.config.memory_check import largest_delta_rate
+from titans_eqx.errors import check_option
 from titans_eqx.memory.decay import ChunkDecay, chunk_decay
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import SquaredError, token_surprise
-from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.memory.net import AbstractMemoryNet, largest_square_norm
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractPreparedRule, AbstractRuleState, check_option
+from titans_eqx.memory.rule import AbstractPreparedRule, AbstractRuleState
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 from titans_eqx.nn.triangular import solve_unit_lower, unit_lower_inverse
@@ -124,12 +128,20 @@ class DeltaRule(AbstractPreparedRule[DeltaState]):
             max_learning_rate: Upper bound of theta, which starts at half of it.
 
         Raises:
-            ValueError: If the error is to be taken after a decay that there is not.
+            ValueError: If the error is to be taken after a decay that there is not, or
+                theta may grow too large.
         """
         check_option("read", read, "after", "before")
         if error_after_decay and not use_decay:
             raise ValueError(
                 "error_after_decay needs a decay, got use_decay=False. Use one of them."
+            )
+        largest = largest_delta_rate(use_momentum, use_decay, error_after_decay)
+        if not 0 < max_learning_rate <= largest:
+            raise ValueError(
+                f"max_learning_rate must be > 0 and <= {largest} (2 needs "
+                "use_momentum=False, and error_after_decay=True or use_decay=False), "
+                f"got max_learning_rate={max_learning_rate}."
             )
         self.chunk_len = chunk_len
         self.read = read
@@ -154,8 +166,8 @@ class DeltaRule(AbstractPreparedRule[DeltaState]):
         if self.use_decay:
             specs["decay"] = GateSpec(size=1, start=self.decay_start)
         if self.use_momentum:
-            # theta / (1 - eta) < 2: beyond, the velocity overshoots more and more.
-            high = 1 - self.max_learning_rate / 2
+            # Beyond, the velocity overshoots more and more.
+            high = 1 - self.max_learning_rate * largest_square_norm(net) / 2
             specs["momentum"] = GateSpec(size=1, start=0.1, high=high, neutral=1.0)
         return specs
 

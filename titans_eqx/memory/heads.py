@@ -12,7 +12,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.config.memory import HeadsConfig
-from titans_eqx.memory.blocks import next_chunk, scan_blocks, scan_documents
+from titans_eqx.errors import check_option
+from titans_eqx.memory.blocks import (
+    checked_block_len,
+    next_chunk,
+    scan_blocks,
+    scan_documents,
+)
 from titans_eqx.memory.build import build_net, heads_options
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
@@ -23,7 +29,7 @@ from titans_eqx.memory.projections import (
     MemoryProjections,
     ProjectionState,
 )
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.memory.scan import scan_aligned, step_heads
 from titans_eqx.nn.conv import Activation, KernelStart
 from titans_eqx.nn.documents import Documents
@@ -90,10 +96,10 @@ class MemoryHeads(eqx.Module):
             key: Random key.
 
         Raises:
-            ValueError: If the heads do not divide the width, the network has another
-                width, or the rule cannot write it.
+            ValueError: If the heads do not divide the width or blocks the chunk, the
+                network has another width, or the rule cannot write it.
         """
-        if d_model % n_heads != 0:
+        if n_heads < 1 or d_model % n_heads != 0:
             raise ValueError(
                 f"memory.n_heads must divide d_model, got n_heads={n_heads} and "
                 f"d_model={d_model}. Use a divisor of {d_model}."
@@ -119,7 +125,7 @@ class MemoryHeads(eqx.Module):
         self.initial_weights = (*first, last)
         self.net = net
         self.rule = rule
-        self.block_len = rule.chunk_len if block_len is None else block_len
+        self.block_len = checked_block_len(rule, block_len)
 
     @classmethod
     def from_config(

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from titans_eqx.axes import HeadWeights
 from titans_eqx.config import MemoryConfig
 from titans_eqx.config.memory import block_len
+from titans_eqx.config.memory_check import check_memory
 from titans_eqx.memory.build import build_rule
 from titans_eqx.memory.heads import MemoryHeads, NeuralMemoryState
 from titans_eqx.memory.local import LocalRule, LocalState, scan_shards
@@ -98,7 +99,12 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
     def from_config(
         cls, d_model: int, config: MemoryConfig, *, key: PRNGKeyArray
     ) -> "HierarchicalMemory":
-        """The layer that a config with `local.chunk_lens` describes."""
+        """The layer that a config with `local.chunk_lens` describes.
+
+        Raises:
+            ValueError: If keys do not go together.
+        """
+        check_memory(config)
         key, global_key, *local_keys = jr.split(key, 2 + len(config.local.chunk_lens))
         d = max(1, d_model // config.n_heads)
 
@@ -208,10 +214,16 @@ class HierarchicalMemory(AbstractMemory[HierarchicalState]):
 
     def snapshot(self, state: HierarchicalState) -> tuple[Snapshot, ...]:
         """See `AbstractMemory.snapshot`: fast weights, and projectors."""
+
+        def local(heads: MemoryHeads, state: NeuralMemoryState) -> Snapshot:
+            assert isinstance(heads.rule, LocalRule)
+            projector = None if heads.rule.is_off else _shard(state).projector
+            return Snapshot(state.heads.weights, projector)
+
         first, *others = state
         return (
             Snapshot(first.heads.weights, None),
-            *(Snapshot(s.heads.weights, _shard(s).projector) for s in others),
+            *map(local, self.local_heads, others),
         )
 
     def init_query_state(self) -> QueryStates:

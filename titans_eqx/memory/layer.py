@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import HeadWeights
 from titans_eqx.config import MemoryConfig
+from titans_eqx.config.memory_check import check_memory
 from titans_eqx.memory.build import build_net, build_rule, heads_options
 from titans_eqx.memory.heads import MemoryHeads, NeuralMemoryState
 from titans_eqx.memory.memory import AbstractMemory, MemoryStats
@@ -78,8 +79,10 @@ class NeuralMemory(AbstractMemory[NeuralMemoryState]):
         """The layer that a config describes, with `MemoryNet` and one of our rules.
 
         Raises:
-            ValueError: If the config asks for local memories too.
+            ValueError: If keys do not go together, or the config asks for local
+                memories too.
         """
+        check_memory(config)
         if config.local.chunk_lens:
             raise ValueError(
                 "a NeuralMemory has no local memories, got local.chunk_lens="

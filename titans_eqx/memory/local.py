@@ -26,6 +26,7 @@ from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
+from titans_eqx.memory.read_only import ReadOnlyRule
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.memory.scan import scan_aligned
 from titans_eqx.nn.padding import Padding
@@ -100,6 +101,11 @@ class LocalRule(AbstractRule[LocalState]):
         self.chunk_len = rule.chunk_len
         self.outer_gradient = rule.outer_gradient
 
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is written; then no key leads a query anywhere either."""
+        return isinstance(self.rule, ReadOnlyRule)
+
     def gate_specs(self, net: AbstractMemoryNet) -> Mapping[str, GateSpec]:
         """Those of the rule."""
         return self.rule.gate_specs(net)
@@ -138,7 +144,7 @@ class LocalRule(AbstractRule[LocalState]):
     ) -> tuple[Float[Array, " d"], LocalState]:
         """See `AbstractRule.step`."""
         queries, projector = token.queries, state.projector
-        if projector is not None:
+        if projector is not None and not self.is_off:
             projector = projector + jnp.outer(token.keys, token.keys)
             queries = projector @ queries
         token = eqx.tree_at(lambda token: token.queries, token, queries)
@@ -156,7 +162,7 @@ class LocalRule(AbstractRule[LocalState]):
     ) -> tuple[Float[Array, "chunk d"], LocalState]:
         """See `AbstractRule.chunk`."""
         queries, projector = inputs.queries, state.projector
-        if projector is not None:
+        if projector is not None and not self.is_off:
             keys = jnp.where(is_real[:, None], inputs.keys, 0)
             scores = jnp.tril(save_for_backward(queries @ keys.T))
             queries = save_for_backward(queries @ projector) + scores @ keys
@@ -204,12 +210,19 @@ def scan_shards(
     Returns:
         Reads `y_t`, and the memory after the last token.
     """
-
-    def scan(part: MemoryInputs) -> tuple[Float[Array, "part d"], LocalState]:
-        padding = Padding.none(part.keys.shape[0])
-        return scan_aligned(rule, net, part, state, padding, initial=initial)
-
     n_tokens = inputs.keys.shape[0]
+    whole = Padding.none(n_tokens)
+
+    def scan(
+        part: MemoryInputs, first: Int[Array, ""]
+    ) -> tuple[Float[Array, "part d"], LocalState]:
+        # The outer gradient stops where it does in `scan_tokens`, which counts chunks
+        # from the start of the sequence: maybe after the last one before the shard.
+        n_chunks = first // rule.chunk_len
+        start = rule.outer_gradient.truncate(state, n_chunks, first > 0)
+        padding = whole.block(first, part.keys.shape[0])
+        return scan_aligned(rule, net, part, start, padding, initial=initial)
+
     n_shards = n_tokens // rule.shard_len
     n_whole = n_shards * rule.shard_len
     parts, last = [], state
@@ -218,10 +231,12 @@ def scan_shards(
         shards = jax.tree.map(
             lambda x: rearrange(x[:n_whole], pattern, n=n_shards), inputs
         )
-        reads, states = jax.vmap(scan)(shards)
+        firsts = rule.shard_len * jnp.arange(n_shards, dtype=jnp.int32)
+        reads, states = jax.vmap(scan)(shards, firsts)
         parts.append(rearrange(reads, "n shard d -> (n shard) d"))
         last = jax.tree.map(lambda x: x[-1], states)
     if n_whole < n_tokens:
-        reads, last = scan(jax.tree.map(lambda x: x[n_whole:], inputs))
+        rest = jax.tree.map(lambda x: x[n_whole:], inputs)
+        reads, last = scan(rest, jnp.asarray(n_whole, jnp.int32))
         parts.append(reads)
     return jnp.concatenate(parts), last

@@ -8,6 +8,7 @@ per-token weights that are never built (the chunked read). So a new network gets
 form of every rule from one new class.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
@@ -158,6 +159,17 @@ class MemoryNet(AbstractMemoryNet):
         if self.feature_scale == 0:
             return monomials(x, self.degree)
         return unit_norm(monomials(self.feature_scale * x, self.degree))
+
+
+def largest_square_norm(net: AbstractMemoryNet) -> float:
+    """Of what the first linear map is given, for an input of norm 1.
+
+    A network from outside has to keep to 1 if it is to be written without clipping.
+    """
+    if isinstance(net, MemoryNet) and net.feature_scale == 0:
+        # That of the monomials of one variable that is 1; of no input they have more.
+        return sum(math.factorial(i) ** -2 for i in range(1, net.degree + 1))
+    return 1.0
 
 
 def check_width(net: AbstractMemoryNet, d_head: int) -> None:

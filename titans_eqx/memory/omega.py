@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.errors import check_option
 from titans_eqx.memory.decay import chunk_decay
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
@@ -40,7 +41,7 @@ from titans_eqx.memory.loss import (
 )
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractRule, AbstractRuleState, check_option
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 

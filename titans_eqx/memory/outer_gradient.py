@@ -12,6 +12,7 @@ import jax
 from jaxtyping import Array, Bool, Int, PyTree
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.errors import check_option
 from titans_eqx.nn.tree import select
 
 Tree = TypeVar("Tree", bound=PyTree[Array])
@@ -24,6 +25,20 @@ class OuterGradient:
     initial_memory: Literal["frozen", "learned"] = "frozen"  # is M_0 trained?
     surprise: Literal["first_order", "full"] = "first_order"  # does u_t see the anchor?
     truncate_every: int = 0  # chunks between cuts of the carried state; 0 = never
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: If one is not among those allowed.
+        """
+        check_option("initial_memory", self.initial_memory, "frozen", "learned")
+        check_option("surprise", self.surprise, "first_order", "full")
+        if self.truncate_every < 0:
+            raise ValueError(
+                "truncate_every must be 0 (never) or more, got "
+                f"truncate_every={self.truncate_every}."
+            )
 
     def initial(self, weights: Tree) -> Tree:
         """M_0 as a sequence starts from it: without gradient when it is frozen."""

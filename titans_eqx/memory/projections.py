@@ -23,9 +23,9 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from titans_eqx.errors import check_option
 from titans_eqx.memory.gates import Gates
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
-from titans_eqx.memory.rule import check_option
 from titans_eqx.nn.conv import Activation, ConvProjection, KernelStart, delayed_rows
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.norm import unit_norm

@@ -9,7 +9,7 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from titans_eqx.memory.rule import check_option
+from titans_eqx.errors import check_option
 from titans_eqx.nn.linear import linear_rows
 
 OPEN: Final = 1.2784645427610738  # SiLU of it is 1

@@ -33,18 +33,6 @@ class AbstractRuleState(eqx.Module):
 State = TypeVar("State", bound=AbstractRuleState)
 
 
-def check_option(name: str, value: str, *allowed: str) -> None:
-    """Refuse a value that an option does not have.
-
-    Raises:
-        ValueError: If the value is not among those allowed.
-    """
-    if value not in allowed:
-        raise ValueError(
-            f"{name} must be one of {', '.join(allowed)}, got {name}={value!r}."
-        )
-
-
 class AbstractRule(eqx.Module, Generic[State]):
     """How a memory is written and read.
 

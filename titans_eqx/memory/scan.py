@@ -19,6 +19,7 @@ from titans_eqx.axes import HeadWeights, MemoryWeights
 from titans_eqx.memory.blocks import (
     at_offset,
     check_gates,
+    checked_block_len,
     fold,
     next_chunk,
     prepare_chunks,
@@ -135,7 +136,7 @@ def scan_chunks(
 ) -> tuple[Float[Array, "seq d"], State]:
     """Write and read a sequence chunk by chunk; see `scan_tokens` and `scan_blocks`."""
     n_tokens = inputs.queries.shape[0]
-    block_len = block_len or rule.chunk_len
+    block_len = checked_block_len(rule, block_len)
     padding = Padding.aligned(n_tokens, state.chunk_offset % block_len, block_len)
     reads, state = scan_blocks(
         rule,
@@ -175,11 +176,14 @@ def scan_aligned(
         Reads (meaningless at padding), and the memory after the last real token.
 
     Raises:
-        ValueError: If a gate of the rule, or `initial`, is missing.
+        ValueError: If a gate of the rule, or `initial`, is missing, there is no token,
+            or `block_len` does not divide the chunk length.
     """
     check_gates(rule, net, inputs)
     length, chunk_len = padding.length, rule.chunk_len
-    block_len = block_len or chunk_len
+    if length == 0:
+        raise ValueError("a memory needs at least one token, got none.")
+    block_len = checked_block_len(rule, block_len)
     # Only a last, unfinished chunk needs the general form if nothing is padding.
     n_whole = length // chunk_len * chunk_len if padding.is_none else 0
     parts = []

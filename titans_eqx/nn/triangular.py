@@ -28,6 +28,10 @@ def unit_lower_inverse(
         strict: Zero on and above the diagonal.
     """
     n = strict.shape[0]
+    if n == 1:
+        # Always 1, but a function of the input: `jax.vmap` in a loop mistakes the axes
+        # of the gradient by one that is not.
+        return 1 - strict
     n_padded = 2 ** (n - 1).bit_length()
     padded = jnp.pad(strict, (0, n_padded - n))
     # Like the matrix, so that it varies over the same axes of a mesh.
