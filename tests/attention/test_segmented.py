@@ -91,6 +91,12 @@ def test_what_an_earlier_segment_left_in_the_cache_is_not_seen(getkey):
     np.testing.assert_array_equal(fresh[0], again[0])
 
 
+def test_a_segment_without_tokens_is_refused(getkey):
+    parts = draw_attention(getkey, n_persistent=0, kernel_size=1)
+    with pytest.raises(ValueError, match="at least 1, got segment_len=0"):
+        SegmentAttention(*parts, 0)
+
+
 def test_dtype_is_kept(getkey):
     attention, x, memories = jax.tree.map(
         lambda a: a.astype(jnp.bfloat16), draw(getkey)

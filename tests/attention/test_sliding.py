@@ -9,6 +9,7 @@ from tests.attention.small import BASE, D_MODEL, draw_attention
 from tests.oracles import attention as oracle
 from tests.oracles.parameters import parameters
 from titans_eqx.attention import AttentionHeads, SlidingAttention, attention_convs
+from titans_eqx.nn.flops import count_flops
 from titans_eqx.nn.linear import linear_rows
 
 WINDOW = 5
@@ -128,6 +129,13 @@ def test_work_grows_linearly_with_length(getkey):
     assert flops(32) / flops(16) < 2.2
 
 
+def test_work_grows_with_the_tokens_read_not_with_the_window_alone(getkey):
+    window = 64
+    attention, x = draw(getkey, window, window=window)
+    cache = attention.init_state()
+    assert count_flops(attention, x, cache) > 32 * count_flops(attention, x[:1], cache)
+
+
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_dtype_is_kept(getkey, kernel_size):
     attention, x = draw(getkey, 7, kernel_size=kernel_size)
@@ -139,9 +147,11 @@ def test_dtype_is_kept(getkey, kernel_size):
 
 
 def test_bad_sizes_are_refused(getkey):
-    for n_heads in (3, 8):
+    for n_heads in (0, 3, 8):
         with pytest.raises(ValueError, match=rf"n_heads={n_heads} and d_model=8"):
             AttentionHeads(D_MODEL, n_heads=n_heads, key=getkey())
+    with pytest.raises(ValueError, match="at least 1, got window=0"):
+        draw(getkey, 3, window=0)
     attention, x = draw(getkey, 3)
     with pytest.raises((TypeCheckError, TypeError)):
         attention(x[:, :6])

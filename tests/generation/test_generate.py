@@ -196,6 +196,15 @@ def test_no_tokens_only_read_the_prompt(lmm, prompts):
     assert_same_future(lmm, state, run_prefill(lmm, prompts[0])[1])
 
 
+@pytest.mark.parametrize("token", [-1, VOCAB])
+def test_tokens_outside_the_vocabulary_are_refused(lmm, token):
+    ids = np.array([0, token], np.int32)
+    with pytest.raises(ValueError, match=rf"0 to {VOCAB - 1}, .*got {token}\."):
+        generate(lmm, jnp.asarray(ids), 3, key=jr.key(0))
+    with pytest.raises(ValueError, match=rf"0 to {VOCAB - 1}, .*got {token}\."):
+        generate_batch(lmm, [ids[:1], ids], 3, key=jr.key(0))
+
+
 def test_empty_prompt_is_refused(lmm):
     with pytest.raises(ValueError, match="at least one token"):
         generate(lmm, jnp.zeros((0,), jnp.int32), 3, key=jr.key(0))

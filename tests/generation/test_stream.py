@@ -75,6 +75,13 @@ def test_a_negative_number_of_tokens_is_refused(model):
         generate(model, jnp.asarray(text(5)), -3, key=jr.key(0))
 
 
+@pytest.mark.parametrize("token", [-1, VOCAB])
+def test_tokens_outside_the_vocabulary_are_refused(model, token):
+    """Among others a negative one, which the programs take for one to draw."""
+    with pytest.raises(ValueError, match=rf"0 to {VOCAB - 1}, .*got {token}\."):
+        Stream(model).read(np.array([0, token]))
+
+
 @pytest.mark.usefixtures("x64")
 def test_short_and_long_texts_are_read_alike():
     model, ids = (

@@ -150,6 +150,13 @@ def test_a_backbone_reads_any_features_in_pieces_and_steps(x64):
     assert_close((jnp.stack(rows), state), (whole, last))
 
 
+@pytest.mark.parametrize("state", [None, ()], ids=["fresh", "going on"])
+def test_an_empty_sequence_is_refused(state):
+    backbone = eqx.filter_eval_shape(build_backbone, MIXED, key=jr.key(0))
+    with pytest.raises(ValueError, match="at least one token, got none"):
+        backbone(stream(0), state)
+
+
 class Classifier(eqx.Module):
     """What someone else may build: the mean of the features, and a linear map."""
 

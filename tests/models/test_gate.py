@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -46,6 +47,13 @@ def test_gradient_reaches_both_streams_and_every_parameter(kind):
     leaves = jax.tree.leaves(loss((gate, y, m)))
     assert len(leaves) == 2 + {"add": 1, "mix": 3, "multiply": 2}[kind]
     assert all(np.any(leaf) for leaf in leaves)
+
+
+def test_an_unknown_kind_is_refused(monkeypatch):
+    # Not by its type alone, which only tests check.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="add, mix, multiply, got kind='sum'"):
+        MemoryGate(4, "sum")
 
 
 @pytest.mark.parametrize("kind", ["add", "mix"])

@@ -37,6 +37,12 @@ def test_every_document_starts_at_a_unit_whatever_the_row(unit, has_offset):
             np.testing.assert_array_equal(one[is_first, 0], firsts)
 
 
+def test_starts_outside_the_row_start_nothing_and_the_others_come_in_any_order():
+    documents = Documents(jnp.array([5, -3, 2, LENGTH + 4]), LENGTH)
+    np.testing.assert_array_equal(documents.numbers, [0, 0, 1, 1, 1, 2, 2])
+    assert Documents(jnp.array([-3, LENGTH]), LENGTH).is_continued
+
+
 def test_starts_of_runs_of_equal_ids():
     ids = [[4, 4, 4, 4], [0, 0, 1, 0], [7, 8, 8, 9]]
     np.testing.assert_array_equal(

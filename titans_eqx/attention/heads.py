@@ -89,7 +89,7 @@ class AttentionHeads(eqx.Module):
 
         Args:
             d_model: Width of the stream; `n_heads` divides it into even widths.
-            n_heads: Attention heads.
+            n_heads: Attention heads, at least 1.
             n_persistent: Persistent tokens.
             rope_base: Wavelength base of the rotary positions.
             key: Random key.
@@ -97,7 +97,7 @@ class AttentionHeads(eqx.Module):
         Raises:
             ValueError: If the width cannot be divided so.
         """
-        if d_model % n_heads != 0 or (d_model // n_heads) % 2 != 0:
+        if n_heads < 1 or d_model % n_heads != 0 or d_model // n_heads % 2 != 0:
             raise ValueError(
                 "attention.n_heads must divide d_model into even widths (rotary "
                 f"positions turn pairs), got n_heads={n_heads} and d_model={d_model}."

@@ -51,6 +51,17 @@ class SegmentAttention(eqx.Module):
 
     segment_len: int = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        """Check the length.
+
+        Raises:
+            ValueError: If a segment has no tokens.
+        """
+        if self.segment_len < 1:
+            raise ValueError(
+                f"segment_len must be at least 1, got segment_len={self.segment_len}."
+            )
+
     def init_state(self) -> SegmentCache:
         """An empty segment."""
         shape = (self.heads.n_heads, self.segment_len, self.heads.d_head)

@@ -2,8 +2,9 @@
 
 Token `i` sees the persistent tokens and the last `window` tokens, itself included. A
 sequence is cut into blocks of one window; a block looks at itself and the block before,
-so time and memory grow linearly with length. A window as long as the sequence is full
-attention.
+so time and memory grow linearly with length. What fits in one window is not cut: it
+looks at itself, and at the cache if it goes on with a stream. A window as long as the
+sequence is full attention.
 
 Keys and values are cached in a ring, in which a decoded token overwrites the oldest: it
 moves no other. A key is rotated once, by its slot in the ring. Scores depend only on
@@ -45,6 +46,15 @@ class SlidingAttention(eqx.Module):
     convs: tuple[CausalConv, ...]  # see `attention_convs`
 
     window: int = eqx.field(static=True)  # tokens that a token sees, itself included
+
+    def __check_init__(self) -> None:
+        """Check the length.
+
+        Raises:
+            ValueError: If a window has no tokens.
+        """
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got window={self.window}.")
 
     def init_state(self) -> WindowCache:
         """Nothing was read yet."""
@@ -90,41 +100,19 @@ class SlidingAttention(eqx.Module):
             conv_states=conv_states,
         )
         turned = jnp.zeros(n_tokens, jnp.int32)
-        if is_fresh and n_tokens <= window:
-            # The whole sequence fits in one window: no block before it to look at.
-            n_hidden = jnp.zeros((), jnp.int32)
-            y = self._attend(queries, keys, values, turned, n_hidden, numbers)
-            return y, after
-
-        n_blocks = -(-n_tokens // window)
-        padding = [(0, n_blocks * window - n_tokens), (0, 0), (0, 0)]
-        old_slots = (cache.n_read + jnp.arange(window, dtype=jnp.int32)) % window
-        turned = jnp.concatenate([old_slots, jnp.pad(turned, padding[0])])
-        keys = jnp.concatenate([old_keys, jnp.pad(keys, padding)])
-        values = jnp.concatenate([old_values, jnp.pad(values, padding)])
-
-        def blocks(x: Array) -> Array:
-            return x.reshape(-1, window, *x.shape[1:])
-
-        def with_block_before(x: Array) -> Array:
-            x = blocks(x)
-            return jnp.concatenate([x[:-1], x[1:]], axis=1)
-
-        block_starts = jnp.arange(n_blocks, dtype=jnp.int32) * window
-        # Rows of the first block that lie before the stream began.
-        n_hidden = jnp.maximum(window - cache.n_read - block_starts, 0)
-        if numbers is not None:
-            # The window before the row is of document 0.
-            numbers = with_block_before(jnp.pad(numbers, (window, padding[0][1])))
-        y = jax.vmap(self._attend)(
-            blocks(jnp.pad(queries, padding)),
-            with_block_before(keys),
-            with_block_before(values),
-            with_block_before(turned),
-            n_hidden,
-            numbers,
-        )
-        return y.reshape(-1, y.shape[2])[:n_tokens], after
+        n_hidden = jnp.zeros((), jnp.int32)
+        if not is_fresh or n_tokens > window:
+            # The cache comes first; some of it may lie before the stream began.
+            old_slots = (cache.n_read + jnp.arange(window, dtype=jnp.int32)) % window
+            keys = jnp.concatenate([old_keys, keys])
+            values = jnp.concatenate([old_values, values])
+            turned = jnp.concatenate([old_slots, turned])
+            n_hidden = jnp.maximum(window - cache.n_read, 0)
+            if numbers is not None:
+                # The window before the row is of document 0.
+                numbers = jnp.pad(numbers, (window, 0))
+        attend = self._attend if n_tokens <= window else self._attend_in_blocks
+        return attend(queries, keys, values, turned, n_hidden, numbers), after
 
     def step(
         self, x: Float[Array, " d_model"], cache: WindowCache
@@ -182,6 +170,42 @@ class SlidingAttention(eqx.Module):
     ) -> Float[Array, "heads window d_head"]:
         """The last `window` of some rows as they lie in the ring."""
         return jnp.roll(rearrange(rows[-self.window :], HEADS_FIRST), n_read, axis=1)
+
+    def _attend_in_blocks(
+        self,
+        queries: Float[Array, "q_seq heads d_head"],
+        keys: Float[Array, "kv_seq heads d_head"],
+        values: Float[Array, "kv_seq heads d_head"],
+        turned: Int[Array, " kv_seq"],
+        n_hidden: Int[Array, ""],
+        numbers: Int[Array, " kv_seq"] | None,
+    ) -> Float[Array, "q_seq d_model"]:
+        """`_attend` on blocks of one window; one window of keys is before the queries.
+
+        Each block looks at itself and the one before.
+        """
+        window, n_tokens = self.window, queries.shape[0]
+        n_blocks = -(-n_tokens // window)
+
+        def blocks(x: Array) -> Array:
+            n_added = -x.shape[0] % window
+            x = jnp.pad(x, [(0, n_added)] + [(0, 0)] * (x.ndim - 1))
+            return x.reshape(-1, window, *x.shape[1:])
+
+        def with_block_before(x: Array) -> Array:
+            x = blocks(x)
+            return jnp.concatenate([x[:-1], x[1:]], axis=1)
+
+        block_starts = jnp.arange(n_blocks, dtype=jnp.int32) * window
+        y = jax.vmap(self._attend)(
+            blocks(queries),
+            with_block_before(keys),
+            with_block_before(values),
+            with_block_before(turned),
+            jnp.maximum(n_hidden - block_starts, 0),
+            None if numbers is None else with_block_before(numbers),
+        )
+        return y.reshape(-1, y.shape[2])[:n_tokens]
 
     def _attend(
         self,

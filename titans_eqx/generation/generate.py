@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from titans_eqx.generation.prefill import PADDED_BLOCK_LEN, prefill, prefill_padded
@@ -51,7 +52,11 @@ def generate(
     Returns:
         The drawn tokens, and the state after all of them have been read, so that the
         next prompt simply goes on. After a stop token the rest repeats it, unread.
+
+    Raises:
+        ValueError: If there is no prompt token, or one is outside the vocabulary.
     """
+    check_token_ids(model, prompt_tokens)
     tokens, state = _generate(
         model,
         prompt_tokens,
@@ -93,8 +98,11 @@ def generate_batch(
         The drawn tokens, and the batch of states after them.
 
     Raises:
-        ValueError: If there is no prompt, or one has no token.
+        ValueError: If there is no prompt, or one has no token or one outside the
+            vocabulary.
     """
+    for prompt in prompts:
+        check_token_ids(model, prompt)
     lengths = [len(prompt) for prompt in prompts]
     if not lengths or min(lengths) == 0:
         raise ValueError(
@@ -116,6 +124,26 @@ def generate_batch(
         _n_positions(n_tokens),
     )
     return tokens[:, :n_tokens], state
+
+
+def check_token_ids(
+    model: TitansLM, tokens: np.ndarray | Int[Array, " n_tokens"]
+) -> None:
+    """Refuse token ids that a model does not have, which it would read as others.
+
+    Where `jax.vmap` or `jax.jit` calls, the ids are not known and are not checked.
+
+    Raises:
+        ValueError: If there is such an id.
+    """
+    if isinstance(tokens, Tracer):
+        return
+    ids, vocab_size = np.asarray(tokens), model.embedding.shape[0]
+    if (outside := ids[(ids < 0) | (ids >= vocab_size)]).size > 0:
+        raise ValueError(
+            f"token ids must be from 0 to {vocab_size - 1}, the vocabulary of the "
+            f"model, got {outside[0]}."
+        )
 
 
 def _n_positions(n_tokens: int) -> int:

@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from titans_eqx.generation.generate import extend
+from titans_eqx.generation.generate import check_token_ids, extend
 from titans_eqx.generation.prefill import BLOCK_LEN, prefill_padded
 from titans_eqx.generation.sampling import Sampling
 from titans_eqx.models import ModelState, TitansLM
@@ -41,7 +41,11 @@ class Stream:
         Args:
             tokens: Token ids; none is fine.
             on_progress: Called with the number of tokens read since the last call.
+
+        Raises:
+            ValueError: If a token is outside the vocabulary; then none is read.
         """
+        check_token_ids(self.model, tokens)
         for first in range(0, len(tokens), BLOCK_LEN):
             block = np.asarray(tokens[first : first + BLOCK_LEN], np.int32)
             if len(block) == BLOCK_LEN:

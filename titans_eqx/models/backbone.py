@@ -190,13 +190,18 @@ class Backbone(eqx.Module):
             x: Features of the tokens, at least one.
             state: What an earlier call returned, to go on with its stream; None for a
                 fresh sequence.
-            document_starts: Positions, in increasing order, at which a sequence of its
-                own starts; `len(x)` starts none. The tokens before the first of them go
-                on with the state, and nothing else does.
+            document_starts: Positions at which a sequence of its own starts; those
+                outside `x`, such as `len(x)`, start none. The tokens before the first
+                of them go on with the state, and nothing else does.
 
         Returns:
             Normalised features, and the state after the last token.
+
+        Raises:
+            ValueError: If there is no token.
         """
+        if x.shape[0] == 0:
+            raise ValueError("a backbone needs at least one token, got none.")
         documents = (
             None if document_starts is None else Documents(document_starts, len(x))
         )

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from titans_eqx.errors import check_option
+
 GateKind = Literal["add", "mix", "multiply"]
 
 
@@ -32,7 +34,12 @@ class MemoryGate(eqx.Module):
     kind: GateKind = eqx.field(static=True)
 
     def __init__(self, d_model: int, kind: GateKind) -> None:
-        """Start half open; needs no random key."""
+        """Start half open; needs no random key.
+
+        Raises:
+            ValueError: If there is no such kind.
+        """
+        check_option("kind", kind, "add", "mix", "multiply")
         has_norms, has_gate = kind != "add", kind != "multiply"
         self.attention_norm = (
             eqx.nn.RMSNorm(d_model, use_bias=False) if has_norms else None

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from titans_eqx.attention import SlidingAttention, WindowCache
 from titans_eqx.memory import AbstractMemory
+from titans_eqx.models.units import read_units
 from titans_eqx.nn.documents import Documents
-from titans_eqx.nn.padding import Padding
 
 
 class HybridState(eqx.Module):
@@ -44,5 +44,5 @@ def read_memory(
         return memory.read_documents(x, documents, memory.init_state(prefix), stream)
     if stream is None and prefix is not None:
         # The prefix was a chunk of its own.
-        return memory(x, memory.init_state(prefix), Padding.none(x.shape[0]))
+        return read_units(memory, x, memory.init_state(prefix), memory.chunk_len)
     return memory(x, stream)

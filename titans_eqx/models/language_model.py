@@ -66,7 +66,8 @@ class TitansLM(eqx.Module):
         """Predict the next token at every token of a part of a sequence.
 
         Args:
-            tokens: Token ids, at least one.
+            tokens: Token ids, at least one. They are not checked: one outside the
+                vocabulary is read as another token.
             state: What an earlier call returned, to go on with its stream; None for a
                 fresh sequence.
             document_starts: Where other sequences start, if the tokens are several; see

@@ -29,6 +29,7 @@ from titans_eqx.attention import SegmentAttention, SegmentCache
 from titans_eqx.memory import AbstractMemory, MemoryStats
 from titans_eqx.models.gate import MemoryGate
 from titans_eqx.models.mixer import AbstractMemoryMixer
+from titans_eqx.models.units import read_units
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.remat import remat
@@ -101,20 +102,7 @@ class MemoryAsContext(AbstractMemoryMixer[MACState]):
             padding = Padding.aligned(n_tokens, state.segment_offset, segment_len)
             y, state = self._segments(padding.pad(x), state, padding)
             return padding.unpad(y, n_tokens), state
-
-        # From a segment's start only the last segment can be incomplete.
-        state = self.init_state()
-        n_whole = n_tokens // segment_len * segment_len
-        parts = []
-        if n_whole > 0:
-            y, state = self._segments(x[:n_whole], state, Padding.none(n_whole))
-            parts.append(y)
-        if n_whole < n_tokens:
-            n_rest = n_tokens - n_whole
-            padding = Padding.trailing(n_rest, segment_len)
-            y, state = self._segments(padding.pad(x[n_whole:]), state, padding)
-            parts.append(y[:n_rest])
-        return jnp.concatenate(parts), state
+        return read_units(self._segments, x, self.init_state(), segment_len)
 
     def step(
         self, x: Float[Array, " d_model"], state: MACState

@@ -28,8 +28,10 @@ class Documents(eqx.Module):
     length: int = eqx.field(static=True)
 
     def __init__(self, starts: Int[Array, " n_starts"], length: int) -> None:
-        """Take positions in increasing order; those outside the row start nothing."""
-        self.starts = jnp.sort(jnp.clip(starts.astype(jnp.int32), 0, length))
+        """Take positions in any order; those outside the row start nothing."""
+        starts = starts.astype(jnp.int32)
+        is_inside = (starts >= 0) & (starts < length)
+        self.starts = jnp.sort(jnp.where(is_inside, starts, length))
         self.length = length
 
     @property
