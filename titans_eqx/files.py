@@ -20,6 +20,22 @@ PROBE_BYTES: Final = 4096
 _umask_lock = threading.Lock()
 
 
+def cache_folder() -> Path:
+    """The folder of this package in the user's: `$XDG_CACHE_HOME`, else `~/.cache`.
+
+    Raises:
+        UserError: If there is no such home folder.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    caches = os.path.expanduser(base)
+    if caches.startswith("~"):  # would become a folder of that name right here
+        raise UserError(
+            f"there is no home folder for {base}; set XDG_CACHE_HOME to a folder that "
+            "can be written"
+        )
+    return Path(caches) / "titans_eqx"
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading; pipes and devices, which may never end, are refused.
 

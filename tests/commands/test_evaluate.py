@@ -164,6 +164,14 @@ def test_options_of_another_measure_are_refused(run_folder, option):
     assert_refused(evaluate.main, *arguments, message=message)
 
 
+def test_what_no_machine_can_hold_is_refused_at_once(run_folder):
+    arguments = ["--run", run_folder, "--task", "perplexity"]
+    for option in ("--length", "--examples", "--batch-size"):
+        result = run(evaluate.main, *arguments, option, 10**12)
+        assert result.exit_code == 2
+        assert f"'{option}': {10**12} is not in the range" in result.output
+
+
 def test_perplexity_of_two_lengths_is_refused(run_folder):
     arguments = ["--run", run_folder, "--task", "perplexity"]
     arguments += ["--length", 16, "--length", 32]

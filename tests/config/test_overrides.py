@@ -68,6 +68,10 @@ WRONG_OVERRIDES = {
         "my.toml with --set data.task.n_pairs=8: data.task has no effect with",
     ),
     "line break": ("data.seed=1\n2", "--set data.seed=1 2: data.seed must be a whole"),
+    "key without effect": (
+        "optimizer.spike_window=10",
+        "optimizer.spike_window has no effect with optimizer.spike_sigmas = 0.0; leave",
+    ),
     "combination": (
         "model.memory.n_heads=5",
         "my.toml with --set model.memory.n_heads=5: model.d_model must be a multiple",

@@ -17,6 +17,7 @@ from titans_eqx.data import (
 )
 from titans_eqx.data.documents import TextPaths
 from titans_eqx.data.stream import MAX_MAPPED_FILES
+from titans_eqx.errors import UserError
 
 FILES = {
     "a.txt": b"first text",
@@ -252,5 +253,5 @@ def test_unusable_cache_folder_is_an_error(
     documents = find_documents("stdlib", write_files({"a.txt": LINE}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", caches)
-    with pytest.raises(DataError, match="cannot keep tokens in .*set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be"):
         Corpus(documents, bpe)

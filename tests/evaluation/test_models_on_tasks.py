@@ -9,6 +9,7 @@ import scipy.stats
 from rich.console import Console
 
 from titans_eqx.config import load_config
+from titans_eqx.errors import UserError
 from titans_eqx.evaluation.accuracy import AccuracySettings
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
@@ -99,6 +100,14 @@ def test_the_printed_table_of_a_grid_is_whole_on_80_columns():
     show(summary, "sweep", Console(file=printed, width=80))
     assert "…" not in printed.getvalue()
     assert "0.9877" in printed.getvalue()
+
+
+def test_a_report_of_an_earlier_version_is_refused(reported):
+    run = reported("lmm at 0.01", 0, 0.5)
+    (path,) = run.folder.rglob("results.json")
+    path.write_text(path.read_text().replace('"independent"', '"other"'))
+    with pytest.raises(UserError, match="of an earlier version.*remove it"):
+        COMPARISON.table([run])
 
 
 def test_further_seeds_are_for_the_best_of_the_grid_alone(runs):

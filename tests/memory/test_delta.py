@@ -1,5 +1,6 @@
 """The delta rule: both forms equal an oracle, whatever the chunks and the pieces."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -216,28 +217,29 @@ def test_steps_that_go_too_far_are_refused(options, largest):
             DeltaRule(**options, max_learning_rate=rate)
 
 
-def test_keys_that_their_features_make_longer_are_not_mirrored():
-    linear = {"rule": "delta", "depth": 1, "norm": False, "degree": 2}
-    mirrors = {"use_momentum": False, "decay": "none", "max_learning_rate": 2.0}
-    with pytest.raises(ValidationError, match="feature_scale must be > 0 where"):
-        ModelConfig(memory=MemoryConfig(**linear, **mirrors))
-    ModelConfig(memory=MemoryConfig(**linear, **mirrors, feature_scale=1.0))
-    ModelConfig(memory=MemoryConfig(**linear))
-
-
-def test_a_key_that_comes_back_rarely_does_not_make_the_memory_grow():
-    """With all gates at the end of their ranges, and features longer than the key."""
-    rule, net = DeltaRule(chunk_len=4), MemoryNet(D, 1, norm=False, degree=2)
-    specs, n_tokens = rule.gate_specs(net), 2_400
+@pytest.mark.parametrize("every", [1, 24], ids=["always", "rarely"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_momentum": False}, {**ALONE, "max_learning_rate": 2.0}],
+    ids=["default", "no momentum", "mirroring"],
+)
+def test_a_memory_of_features_longer_than_the_key_stays_bounded(options, every):
+    """The key with the longest, and each gate near one end of its range."""
+    rule, net = DeltaRule(chunk_len=8, **options), MemoryNet(D, 1, norm=False, degree=2)
+    n_tokens = 2_400
     keys = np.zeros((n_tokens, D))
-    keys[::24, 0] = 1.0
-    ends = {name: 0.99 * spec.high for name, spec in specs.items()} | {"decay": 0.0}
-    gates = {name: jnp.full((n_tokens, 1), end) for name, end in ends.items()}
+    keys[::every, 0] = 1.0
     keys, values = jnp.asarray(keys), jnp.ones((n_tokens, D))
-    inputs = MemoryInputs(keys, keys, values, gates)
     state = rule.init_state((jnp.zeros(net.shapes[0]),))
-    _, state = jax.jit(partial(scan_chunks, rule, net))(inputs, state)
-    assert np.max(np.abs(state.weights[0])) < 3
+    scan = jax.jit(partial(scan_chunks, rule, net))
+    specs = rule.gate_specs(net)
+    for shares in itertools.product((0.01, 0.99), repeat=len(specs)):
+        gates = {
+            name: jnp.full((n_tokens, 1), share * spec.high)
+            for (name, spec), share in zip(specs.items(), shares, strict=True)
+        }
+        _, after = scan(MemoryInputs(keys, keys, values, gates), state)
+        assert np.max(np.abs(after.weights[0])) < 3
 
 
 def test_a_memory_that_is_not_linear_is_refused():

@@ -12,7 +12,6 @@ REFUSED = {
     "omega": ({"rule": "omega", "use_momentum": False}, "use_momentum must be true"),
     "memora": ({**NO_MOMENTUM, "decay": "none"}, 'decay must be "scalar"'),
     "delta": ({**LINEAR, "clip": 3.0}, "clip must be left out"),
-    "features": ({**LINEAR, "degree": 2}, "feature_scale must be > 0"),
     "large_chunk": ({"rule": "large_chunk", "read": "before"}, "read must be left out"),
     "titans": ({"window": 9}, "window must be left out"),
 }

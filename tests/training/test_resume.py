@@ -131,8 +131,6 @@ def test_damaged_checkpoint_is_reported_and_done_again(
     assert "continuing from step 4" in output
     assert numbers(folder) == numbers(reference)
     assert_equal_trees(last_state(folder, config), last_state(reference, config))
-    samples = (folder / "samples.txt").read_text()
-    assert samples == (reference / "samples.txt").read_text()
 
 
 @pytest.mark.slow

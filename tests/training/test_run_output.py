@@ -35,16 +35,6 @@ def begin(tmp_path):
     return make
 
 
-def test_samples_of_later_steps_are_cut_off(begin, tmp_path):
-    path = tmp_path / "samples.txt"
-    long = f"--- step {'1' * 5000}\n"
-    samples = [f"--- step {step}\ntext {step}\n{long}" for step in (9, 10, 20, 30)]
-    path.write_text("".join(samples))
-    for first_step, kept in ((30, 4), (19, 2), (19, 2), (9, 1)):
-        begin(first_step=first_step)
-        assert path.read_text() == "".join(samples[:kept])
-
-
 def test_what_was_moved_aside_is_said(begin, tmp_path):
     mine = tmp_path / "config.toml"
     mine.write_text("train.seed = 7")

@@ -26,7 +26,7 @@ from titans_eqx.checkpoint.errors import (
     NoCheckpointError,
 )
 from titans_eqx.checkpoint.kept import kept
-from titans_eqx.checkpoint.store import DOCUMENT_ITEM, StepStore, one_line
+from titans_eqx.checkpoint.store import DOCUMENT_ITEM, StepStore, reason_of
 from titans_eqx.checkpoint.together import together
 from titans_eqx.sharding.processes import from_primary
 
@@ -78,7 +78,7 @@ class Checkpoints:
             self._store = StepStore(self.folder, keep=keep, read_only=read_only)
         except OSError as error:
             raise CheckpointError(
-                f"cannot use the checkpoint folder {self.folder}: {one_line(error)}."
+                f"cannot use the checkpoint folder {self.folder}: {reason_of(error)}."
             ) from error
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
@@ -256,7 +256,7 @@ class Checkpoints:
 
     def _save_failure(self, step: int, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"cannot save step {step} in {self.folder}: {one_line(error)}. "
+            f"cannot save step {step} in {self.folder}: {reason_of(error)}. "
             f"{kept(self.complete_steps())}"
         )
 
@@ -267,7 +267,7 @@ class Checkpoints:
             self._store.set_aside(list(refused))
         except OSError as error:
             raise CheckpointError(
-                f"cannot move damaged steps of {self.folder}: {one_line(error)}."
+                f"cannot move damaged steps of {self.folder}: {reason_of(error)}."
             ) from error
 
     def _read_document(self, step: int) -> StepDocument:
@@ -290,7 +290,7 @@ class Checkpoints:
             # The files are as written, so this is not damage: do not fall back.
             raise CheckpointError(
                 f"step {step} in {self.folder} is whole but cannot be restored: "
-                f"{one_line(error)}."
+                f"{reason_of(error)}."
             ) from error
         together(lambda: document.check_values(items))
         return items, document.metadata

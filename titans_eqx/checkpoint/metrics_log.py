@@ -4,6 +4,7 @@ What a resumed run does over again, and a line that a crash has cut off, is move
 `metrics.discarded.jsonl` beside it, so that no number is lost or counted twice.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -93,6 +94,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [record for record in records if record is not None]
 
 
+def require_tensorboard() -> None:
+    """Refuse to go on without the package that writes event files.
+
+    Raises:
+        UserError: If it is missing.
+    """
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "TensorBoard output needs the package tensorboardX: "
+            "pip install 'titans_eqx[tensorboard]'"
+        )
+
+
 class TensorBoardLog:
     """Mirrors records into a TensorBoard event file (extra `tensorboard`).
 
@@ -105,17 +119,11 @@ class TensorBoardLog:
 
         Raises:
             OSError: If it cannot be written.
-            UserError: If the package tensorboardX is missing.
         """
-        try:
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto import event_pb2
-            from tensorboardX.summary import scalar
-        except ImportError as error:
-            raise UserError(
-                "TensorBoard output needs the package tensorboardX: "
-                "pip install 'titans_eqx[tensorboard]'"
-            ) from error
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
         self._folder = folder
         # Made at run time, so that no type checker knows it.
         self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]

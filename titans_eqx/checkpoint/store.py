@@ -226,7 +226,7 @@ class StepStore:
         return {name: restored[name] for name in items}
 
 
-def one_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What an error says, on one line.
 
     Of what the operating system refuses only its reason: tensorstore reports it at

@@ -1,11 +1,14 @@
 """Compiled programs outlive the process, so that a second start is fast."""
 
+import contextlib
 import os
 import platform
-from pathlib import Path
 from typing import Final
 
 import jax
+
+from titans_eqx.errors import UserError
+from titans_eqx.files import cache_folder
 
 SHORTEST: Final = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
@@ -23,9 +26,6 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    caches = os.path.expanduser(base)
-    if caches.startswith("~"):  # would become a folder of that name right here
-        return
-    folder = Path(caches) / "titans_eqx" / platform.node()
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    with contextlib.suppress(UserError):
+        folder = cache_folder() / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(folder))

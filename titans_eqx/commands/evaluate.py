@@ -9,6 +9,7 @@ from titans_eqx.checkpoint.model_folder import require_model
 from titans_eqx.commands.command import command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.trained_run import trained_run
+from titans_eqx.config.bounds import MAX_BATCH, MAX_LEN
 from titans_eqx.errors import UserError
 
 # Options that only some measures have.
@@ -38,14 +39,14 @@ DEFAULT_BATCH: Final = 8
 @click.option(
     "--length",
     "lengths",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_LEN),
     multiple=True,
     help="Tokens in an example; repeatable for accuracy, recall and needle. "
     "[default: data.seq_len of the run]",
 )
 @click.option(
     "--pairs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_LEN),
     multiple=True,
     help="Pairs in an example (recall); repeatable. [default: data.task.n_pairs]",
 )
@@ -58,30 +59,30 @@ DEFAULT_BATCH: Final = 8
 )
 @click.option(
     "--repeat-len",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_LEN),
     help="Tokens seen before that make a repeat (perplexity). [default: 4]",
 )
 @click.option(
     "--window",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_LEN),
     help="Tokens up to which a repeat is near (perplexity). "
     "[default: model.attention.window of the run]",
 )
 @click.option(
     "--reset-every",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_LEN),
     help="Tokens after which a memory starts anew (memory-use). [default: 256]",
 )
 @click.option("--text", help="File that is read once (prequential).")
 @click.option(
     "--examples",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_BATCH),
     help="How many for each length and number of pairs, or depth. "
     "[default: 64; memory-layers 4]",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_BATCH),
     help="Examples that are read at once. [default: 8]",
 )
 @click.option(

@@ -11,6 +11,7 @@ from titans_eqx.commands.command import command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text, require_stdin
 from titans_eqx.commands.trained_run import trained_run
+from titans_eqx.config.bounds import MAX_LEN
 from titans_eqx.errors import UserError
 from titans_eqx.files import probe_output
 from titans_eqx.terminal import phase
@@ -23,7 +24,9 @@ from titans_eqx.terminal import phase
 @click.option("--read", "read_file", type=Path, help="Text to read first.")
 @click.option("--session", type=Path, help="File that keeps the state of the stream.")
 @click.option("--interactive", is_flag=True, help="Converse, line by line.")
-@click.option("--tokens", default=200, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--tokens", default=200, show_default=True, type=click.IntRange(0, MAX_LEN)
+)
 @click.option("--temperature", default=0.8, show_default=True, help="0 = likeliest.")
 @click.option("--top-k", default=0, show_default=True, help="0 = all.")
 @click.option("--top-p", default=1.0, show_default=True)

@@ -98,9 +98,6 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
             largest = largest_delta_rate(
                 heads.use_momentum, heads.decay != "none", heads.error_after_decay
             )
-            # Features that are not scaled are longer than the key, and a step of 2 on
-            # them goes too far.
-            has_unit_rows = heads.degree == 1 or heads.feature_scale > 0
             require(
                 "rule",
                 ("depth", heads.depth == 1, "1"),
@@ -113,11 +110,6 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
                     heads.max_learning_rate <= largest,
                     f"<= {largest} (2 needs use_momentum = false, and "
                     'error_after_decay = true or decay = "none")',
-                ),
-                (
-                    "feature_scale",
-                    has_unit_rows or heads.max_learning_rate <= 1,
-                    "> 0 where degree > 1 and max_learning_rate > 1",
                 ),
                 # It has no clipping and no anchor.
                 *left_out("clip", "surprise"),

@@ -1,5 +1,6 @@
 """The configuration of the optimizer."""
 
+import json
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -57,13 +58,18 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "OptimizerConfig":
-        rate = self.muon_learning_rate
-        default = type(self).model_fields["muon_learning_rate"].default
-        if self.name != "muon" and rate != default:
-            raise combination_error(
-                "optimizer.muon_learning_rate has no effect with optimizer.name = "
-                f'"{self.name}"; leave it out, or set optimizer.name = "muon"',
-                "optimizer.muon_learning_rate",
-                "optimizer.name",
-            )
+        needs = {
+            "muon_learning_rate": ("name", self.name == "muon", '"muon"'),
+            "spike_window": ("spike_sigmas", self.spike_sigmas > 0, "a number > 0"),
+        }
+        for key, (other, is_met, wanted) in needs.items():
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default and not is_met:
+                raise combination_error(
+                    f"optimizer.{key} has no effect with optimizer.{other} = "
+                    f"{json.dumps(getattr(self, other))}; leave it out, or set "
+                    f"optimizer.{other} = {wanted}",
+                    f"optimizer.{key}",
+                    f"optimizer.{other}",
+                )
         return self

@@ -54,7 +54,7 @@ def prepare(out: Path, settings: PrepareSettings) -> None:
 
     Raises:
         DataError: If a text or the tokenizer cannot be used, or the folder holds
-            something else, or lies among the texts.
+            something else, or lies in a folder of texts.
         OSError: If the folder cannot be written.
     """
     sides = find_texts(
@@ -102,7 +102,7 @@ def prepare(out: Path, settings: PrepareSettings) -> None:
 
 
 def _check_apart(out: Path, texts: TextPaths | None, option: str) -> None:
-    """Refuse to write where the same command would find a text the next time."""
+    """Refuse a folder of texts: the same command would find one more the next time."""
     for name in path_names(texts or ()):
         if os.path.isdir(name) and Path(os.path.realpath(out)).is_relative_to(
             os.path.realpath(name)

@@ -4,7 +4,6 @@ Delete the folder at any time; it is made again.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from titans_eqx.data.shard import (
     write_shard,
 )
 from titans_eqx.data.tokenizer import Tokenizer
+from titans_eqx.files import cache_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -27,10 +27,11 @@ def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> Shard:
 
     Raises:
         DataError: If a document cannot be read or the cache cannot be written.
+        UserError: If there is no home folder to keep it in.
     """
     pieces = one_piece_each(documents)
     key = content_fingerprint(pieces, tokenizer.fingerprint)
-    path = _cache_folder() / f"{key}.tokens"
+    path = cache_folder() / f"{key}.tokens"
     try:
         shard = _stored(path)
         if shard is None:
@@ -43,17 +44,6 @@ def cached_tokens(documents: Sequence[Document], tokenizer: Tokenizer) -> Shard:
             "set XDG_CACHE_HOME to a folder that can be written"
         ) from error
     return shard
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    caches = os.path.expanduser(base)
-    if caches.startswith("~"):  # would become a folder of that name right here
-        raise DataError(
-            f"cannot keep tokens in {base}: there is no such home folder; set "
-            "XDG_CACHE_HOME to a folder that can be written"
-        )
-    return Path(caches) / "titans_eqx"
 
 
 def _stored(path: Path) -> Shard | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titans_eqx.config import RunConfig
+from titans_eqx.errors import UserError
 from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
 from titans_eqx.evaluation.plots import plot_curves
 from titans_eqx.evaluation.report import REPORT, read_table
@@ -70,6 +71,21 @@ class AbstractEvaluationComparison(AbstractComparison):
         """See `AbstractComparison.measure`."""
         evaluate(run.folder, self.settings, self._dir(run), with_picture=with_picture)
 
+    def report(self, run: Run) -> Table:
+        """The lines of the evaluation of a run.
+
+        Raises:
+            UserError: If there is something else, or it is of an earlier version.
+        """
+        path = self._dir(run) / REPORT
+        table = read_table(path)
+        if any("independent" not in line for line in table):
+            raise UserError(
+                f"{path} is of an earlier version, whose intervals took all answers of "
+                "an example for independent; remove it to measure again."
+            )
+        return table
+
     def _dir(self, run: Run) -> Path:
         return evaluation_dir(run.folder, self.settings, run.config.train.steps)
 
@@ -79,11 +95,7 @@ class EvaluationComparison(AbstractEvaluationComparison):
 
     def table(self, runs: Sequence[Run]) -> Table:
         """See `AbstractComparison.table`: those of the evaluations."""
-        return [
-            {"run": run.label} | line
-            for run in runs
-            for line in read_table(self._dir(run) / REPORT)
-        ]
+        return [{"run": run.label} | line for run in runs for line in self.report(run)]
 
     def summary(self, table: Table) -> Table:
         """See `AbstractComparison.summary`: all distances together."""

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from titans_eqx.errors import UserError
 from titans_eqx.evaluation.comparison import AbstractEvaluationComparison, Run
 from titans_eqx.evaluation.plots import Panel, plot_panels
-from titans_eqx.evaluation.report import REPORT, read_table
 from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.table import (
     Table,
@@ -135,13 +133,7 @@ class AccuracyComparison(AbstractEvaluationComparison):
     def _lines(self, run: Run) -> Table:
         """Those of the evaluation by size, all distances and depths together."""
         by_size: dict[tuple[tuple[str, int], ...], Table] = {}
-        path = self._dir(run) / REPORT
-        for line in read_table(path):
-            if "independent" not in line:
-                raise UserError(
-                    f"{path} is of an earlier version, whose intervals took all "
-                    "answers of an example for independent; remove it to measure again."
-                )
+        for line in self.report(run):
             if line.get("distance", 0) == 0:
                 size = tuple((key, line[key]) for key in SIZE if key in line)
                 by_size.setdefault(size, []).append(line)

@@ -36,7 +36,7 @@ class RowPart(BaseModel):
     context: str  # kind of context; `ALL` for any
     start: int  # of the positions
     stop: int
-    bits: list[float]  # of each row: sum over the tokens of the part
+    bits: list[float | None]  # of each row: sum over the part; None: not finite
     bytes: list[int]  # of each row: what these tokens stand for
 
     @property
@@ -49,7 +49,7 @@ class RowPart(BaseModel):
 
         See `ratio_per_row`: rows have unequal numbers of bytes.
         """
-        return ratio_per_row(np.asarray(self.bits), np.asarray(self.bytes))
+        return ratio_per_row(np.asarray(self.bits, float), np.asarray(self.bytes))
 
 
 class RowBits(BaseModel):

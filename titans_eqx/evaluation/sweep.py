@@ -13,7 +13,7 @@ import click
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.case import Suite
 from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.plots import require_plots
@@ -46,12 +46,21 @@ def sweep(
         probe_output(out / name, "--out")
     comparison, title = suite.comparison, f"sweep in {out}"
     runs: list[Run] = []
-    # All configs are loaded before the first run: one that cannot be used is refused at
-    # once, not after hours of training.
-    for case, run in _chosen(suite, out, only):
-        config, folder = run.config, run.folder
+    # Before the first run: a config that cannot be used is refused at once, not after
+    # hours of training.
+    wanted = {one.label: one.load() for one in suite.cases if one.is_in(only)}
+    for case in suite.cases:
+        folder = out / case.label.replace(" ", "-")
+        config = wanted.get(case.label)
+        # The others are loaded if they are there, perhaps from a sweep beside this one;
+        # what is set may be a key that the others' tasks do not have.
+        if config is None and folder.exists():
+            config = case.load()
+        if config is None:
+            continue
+        run = Run(name=case.name, seed=case.seed, config=config, folder=folder)
         is_measured = comparison.is_measured(run)
-        if not is_measured and not (case.is_in(only) and suite.is_worth(run, runs)):
+        if not is_measured and not (case.label in wanted and suite.is_worth(run, runs)):
             continue
         try:
             if train(config, folder) < config.train.steps:
@@ -68,21 +77,6 @@ def sweep(
             comparison.plot(runs, title, out / PICTURE)
     if runs:
         show(comparison.summary(comparison.table(runs)), title)
-
-
-def _chosen(suite: Suite, out: Path, only: Collection[str]) -> list[tuple[Case, Run]]:
-    """The cases that are asked for, and those that have a folder already.
-
-    The others are not loaded: what is set may be a key that their task does not have.
-    """
-    chosen: list[tuple[Case, Run]] = []
-    for case in suite.cases:
-        folder = out / case.label.replace(" ", "-")
-        if case.is_in(only) or folder.exists():
-            config = case.load()
-            run = Run(name=case.name, seed=case.seed, config=config, folder=folder)
-            chosen.append((case, run))
-    return chosen
 
 
 def _check_same(config: RunConfig, trained: RunConfig, run_dir: Path) -> None:

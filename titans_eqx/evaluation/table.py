@@ -17,19 +17,24 @@ def accuracy_columns(n_correct: np.ndarray, n_cases: np.ndarray) -> dict[str, An
     """The accuracy over all cases, and its 95 % confidence interval over examples.
 
     The cases of one example stand or fall together, so they say less than as many
-    independent ones. How many of those would vary as the examples do is `independent`:
-    at most all cases, and where nothing varies one for each example.
+    independent ones. `independent` is how many of those would say as much, from what
+    varies between the examples (Korn and Graubard, 1998): at most all cases, and where
+    nothing varies one for each example.
 
     Args:
         n_correct: (examples,).
         n_cases: (examples,), not all of them zero.
     """
-    total = int(n_cases.sum())
+    n_correct, n_cases = n_correct[n_cases > 0], n_cases[n_cases > 0]
+    total, n_examples = int(n_cases.sum()), len(n_cases)
     accuracy = float(n_correct.sum() / total)
-    independent = float(np.count_nonzero(n_cases))
-    variance = ratio_per_row(n_correct, n_cases).var() / len(n_cases)
-    if variance > 0:
-        independent = min(float(accuracy * (1 - accuracy) / variance), float(total))
+    independent = float(n_examples)
+    if 1 < n_examples < total:
+        variance = ratio_per_row(n_correct, n_cases).var(ddof=1) / n_examples
+        # Few examples tell little of how they vary.
+        variance *= (t.ppf(0.975, n_examples - 1) / norm.ppf(0.975)) ** 2
+        if variance > 0:
+            independent = min(float(accuracy * (1 - accuracy) / variance), float(total))
     return _with_interval(accuracy, total, independent)
 
 
@@ -46,11 +51,7 @@ def pooled_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _with_interval(accuracy: float, cases: int, independent: float) -> dict[str, Any]:
-    """An accuracy with the interval of Wilson (1927).
-
-    With an effective number of cases, as for samples in clusters (Korn and Graubard,
-    1998).
-    """
+    """An accuracy with the interval of Wilson (1927) for so many independent cases."""
     z2 = float(norm.ppf(0.975)) ** 2
     middle = accuracy + z2 / (2 * independent)
     variance = accuracy * (1 - accuracy) / independent + z2 / (4 * independent**2)

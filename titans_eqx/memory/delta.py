@@ -18,13 +18,12 @@ is taken at `(1 - alpha_t) M_{t-1}`; then `A_{t-1}`, `f_{t-1}` and row `t` of `L
 multiplied by `1 - alpha_t`, and without momentum this is Gated DeltaNet (arXiv
 2412.06464) with `g_t = 1 - alpha_t` and `beta_t = theta_t`.
 
-There is no clipping, so what enters the linear map must be bounded: the norm of unit
-keys is 1, and a network from outside must keep to that. Then theta < 1 is stable by
-itself; with momentum it is not (eta = 0.9 with theta = 0.5 overflows on keys that come
-back rarely), so the gate eta ends where `theta |k|^2 / (1 - eta)` reaches 2. Without
-momentum, and with the error after the decay, theta may go to 2: `1 - theta k k^T` then
-mirrors what is stored under a key, which following a state such as parity needs (arXiv
-2411.12537).
+There is no clipping. Unit keys and theta < 1 are stable by themselves (theta ends
+earlier where features are longer than their key); with momentum they are not (eta = 0.9
+with theta = 0.5 overflows on keys that come back rarely), so the gate eta ends where
+`theta / (1 - eta)` reaches 2. Without momentum, and with the error after the decay,
+theta may go to 2: `1 - theta k k^T` then mirrors what is stored under a key, which
+following a state such as parity needs (arXiv 2411.12537).
 """
 
 from collections.abc import Mapping
@@ -125,7 +124,8 @@ class DeltaRule(AbstractPreparedRule[DeltaState]):
             error_after_decay: Whether `e_t` is taken at the decayed weights, as in
                 Gated DeltaNet. The velocity has no part in that: it is added after.
             decay_start: alpha before training, see `Start`.
-            max_learning_rate: Upper bound of theta, which starts at half of it.
+            max_learning_rate: Upper bound of theta times the squared norm of what
+                enters the linear map, 1 for a key. theta starts at half of its bound.
 
         Raises:
             ValueError: If the error is to be taken after a decay that there is not, or
@@ -159,15 +159,13 @@ class DeltaRule(AbstractPreparedRule[DeltaState]):
                 "the delta rule writes linear memories only, got a network that is not "
                 "(AbstractMemoryNet.is_linear). Use MemoryNet(d, depth=1, norm=False)."
             )
-        theta = GateSpec(
-            size=1, start=self.max_learning_rate / 2, high=self.max_learning_rate
-        )
-        specs = {"learning_rate": theta}
+        high = self.max_learning_rate / largest_square_norm(net)
+        specs = {"learning_rate": GateSpec(size=1, start=high / 2, high=high)}
         if self.use_decay:
             specs["decay"] = GateSpec(size=1, start=self.decay_start)
         if self.use_momentum:
             # Beyond, the velocity overshoots more and more.
-            high = 1 - self.max_learning_rate * largest_square_norm(net) / 2
+            high = 1 - self.max_learning_rate / 2
             specs["momentum"] = GateSpec(size=1, start=0.1, high=high, neutral=1.0)
         return specs
 

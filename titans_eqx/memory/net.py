@@ -164,7 +164,7 @@ class MemoryNet(AbstractMemoryNet):
 def largest_square_norm(net: AbstractMemoryNet) -> float:
     """Of what the first linear map is given, for an input of norm 1.
 
-    A network from outside has to keep to 1 if it is to be written without clipping.
+    A network from outside has to keep to 1, or the delta rule has no bound.
     """
     if isinstance(net, MemoryNet) and net.feature_scale == 0:
         # That of the monomials of one variable that is 1; of no input they have more.

@@ -1,13 +1,13 @@
 """What a run leaves for people: its config, its metrics and samples."""
 
-import os
-import re
-from pathlib import Path
-from typing import Final
-
 from jaxtyping import PyTree
 
-from titans_eqx.checkpoint.metrics_log import MetricsLog, TensorBoardLog, read_metrics
+from titans_eqx.checkpoint.metrics_log import (
+    MetricsLog,
+    TensorBoardLog,
+    read_metrics,
+    require_tensorboard,
+)
 from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import RunConfig
 from titans_eqx.files import append
@@ -15,8 +15,6 @@ from titans_eqx.sharding.processes import from_primary, is_primary
 from titans_eqx.terminal import escape_controls
 from titans_eqx.training.profile_window import Profiler, ProfileWindow
 from titans_eqx.training.report import TrainingDisplay
-
-SAMPLE_TITLE: Final = re.compile(rb"^--- step (\d{1,18})$", re.MULTILINE)
 
 
 class RunOutput:
@@ -46,8 +44,11 @@ class RunOutput:
             profile: Steps to record for a profiler.
 
         Raises:
-            UserError: If no step of the profile is left.
+            UserError: If the package tensorboardX is wanted and missing, or no step of
+                the profile is left.
         """
+        if tensorboard:
+            require_tensorboard()
         if profile is not None:
             profile.require(first_step, config.train.steps)
         self._is_primary = is_primary()
@@ -77,7 +78,7 @@ class RunOutput:
 
         Raises:
             OSError: If the files cannot be written.
-            UserError: As `open`, or if the config would replace what cannot be moved.
+            UserError: If the config would replace what cannot be moved.
         """
         is_new = self._first_step == 0
         moved = self._folder.write_config(self._config, is_new=is_new)
@@ -87,17 +88,15 @@ class RunOutput:
         self.open()
 
     def open(self) -> None:
-        """Open the metrics and samples; what is done over again is cut off them.
+        """Open the metrics, out of which what is done over again is moved.
 
         Raises:
             OSError: If the files cannot be written.
-            UserError: If the package tensorboardX is wanted and missing.
         """
         if not self._is_primary:
             return
         self._metrics = MetricsLog(self._folder.metrics)
         self._metrics.truncate_after(self._first_step)
-        _truncate_samples(self._folder.samples, self._first_step)
         if self._with_events:
             self._events = TensorBoardLog(
                 self._folder.tensorboard, first_step=self._first_step + 1
@@ -138,13 +137,3 @@ class RunOutput:
         finally:
             if self._events is not None:
                 self._events.close()
-
-
-def _truncate_samples(path: Path, step: int) -> None:
-    """Cut a file of samples before the first one of a later step."""
-    if not path.exists():
-        return
-    for title in SAMPLE_TITLE.finditer(path.read_bytes()):
-        if int(title[1]) > step:
-            os.truncate(path, title.start())
-            return
