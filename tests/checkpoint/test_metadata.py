@@ -81,6 +81,15 @@ def test_keys_that_name_another_text_or_task_are_in_the_refusal(before, now, mes
     assert_refused(check_resumable, *now, metadata(*before), message=message)
 
 
+def test_a_task_saved_before_its_texts_had_hashes_may_go_on():
+    config, described = on(TASK, {"task": "Needle(depth=1)"})
+    now = {"task": "Needle(depth=1) 0f 1e"}
+    assert check_resumable(config, now, metadata(config, described)) == []
+    hashed, other = metadata(config, now), {"task": "Needle(depth=1) 0f 2d"}
+    message = "no key that names it has changed: a file has"
+    assert_refused(check_resumable, config, other, hashed, message=message)
+
+
 def test_streams_keep_the_length_of_their_windows():
     before = on(DataConfig(lengths=(128,)), TEXTS, carry_state=True)
     now = on(DataConfig(lengths=(64,)), TEXTS, carry_state=True)

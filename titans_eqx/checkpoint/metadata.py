@@ -117,10 +117,10 @@ def check_resumable(
             f"{'; '.join(cuts)}. Change it back, or use --fresh or another --run-dir."
         )
     for name, fingerprint in fingerprints.items():
-        saved = parsed.fingerprints.get(name, "")
+        known = parsed.fingerprints.get(name, "")
         # Of a task saved before its texts had hashes only the description is known.
-        is_older = name == "task" and fingerprint.startswith(f"{saved} ")
-        if saved != fingerprint and not is_older:
+        is_older = name == "task" and fingerprint.startswith(f"{known} ")
+        if known != fingerprint and not is_older:
             keys = "; ".join(_of(changes, *CONTENT_KEYS))
             cause = (
                 f": {keys}. Change it back"
