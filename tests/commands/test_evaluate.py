@@ -133,13 +133,14 @@ def test_a_text_model_is_asked_for_needles_but_not_for_pairs(run_folder, tmp_pat
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_read(tmp_path):
     (tmp_path / "file").touch()
-    (tmp_path / "out" / "picture.png").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "picture.png").touch()
     # It has no checkpoint: had they been looked at first, that would be said.
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     arguments = ["--run", tmp_path / "run", "--task", "perplexity", "--out"]
     for out, message in (
         (tmp_path / "file" / "out", "Not a directory. Choose another with --out."),
-        (tmp_path / "out", "picture.png: there is something else of this name"),
+        (tmp_path / "out", "holds results; name a new folder with --out"),
         (tmp_path / ("o" * 300), "File name too long"),
     ):
         assert_refused(evaluate.main, *arguments, out, message=message)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -82,13 +82,13 @@ def evaluate(
     if with_picture:
         require_plots()
     if out is not None:
-        _probe(out)
+        _probe(out, (REPORT, PICTURE))
     with phase("loading the model"):
         loaded = load_model(run_dir, step=step, average=average)
     warn_of_damage(loaded)
     if out is None:
         out = evaluation_dir(run_dir, settings, loaded.step)
-        _probe(out)
+        _probe(out, (REPORT,))  # a picture alone is what was interrupted here
     table, plot = _measure(loaded, settings)
     title = f"{settings.name} of {run_dir} at step {loaded.step}"
     show(table, title)
@@ -112,9 +112,14 @@ def evaluation_dir(run_dir: Path, settings: Settings, step: int) -> Path:
     return run_dir / "evaluation" / f"{settings.name}-at-{step}"
 
 
-def _probe(out: Path) -> None:
-    """Find out before any work whether the results can be written."""
-    if os.path.lexists(out / REPORT):
+def _probe(out: Path, names: Sequence[str]) -> None:
+    """Find out before any work whether the results can be written.
+
+    Args:
+        out: Where to.
+        names: Of files that must not be replaced.
+    """
+    if any(os.path.lexists(out / name) for name in names):
         raise UserError(f"{out} holds results; name a new folder with --out.")
     for name in (REPORT, PICTURE):
         probe_output(out / name, "--out")
