@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit  # scipy.stats takes a second to import
 
 Table: TypeAlias = list[dict[str, Any]]
 """Lines with the same columns; plain values, as in JSON."""
@@ -32,7 +32,7 @@ def accuracy_columns(n_correct: np.ndarray, n_cases: np.ndarray) -> dict[str, An
     if 1 < n_examples < total:
         variance = ratio_per_row(n_correct, n_cases).var(ddof=1) / n_examples
         # Few examples tell little of how they vary.
-        variance *= (t.ppf(0.975, n_examples - 1) / norm.ppf(0.975)) ** 2
+        variance *= (stdtrit(n_examples - 1, 0.975) / ndtri(0.975)) ** 2
         if variance > 0:
             independent = min(float(accuracy * (1 - accuracy) / variance), float(total))
     return _with_interval(accuracy, total, independent)
@@ -52,7 +52,7 @@ def pooled_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _with_interval(accuracy: float, cases: int, independent: float) -> dict[str, Any]:
     """An accuracy with the interval of Wilson (1927) for so many independent cases."""
-    z2 = float(norm.ppf(0.975)) ** 2
+    z2 = float(ndtri(0.975)) ** 2
     middle = accuracy + z2 / (2 * independent)
     variance = accuracy * (1 - accuracy) / independent + z2 / (4 * independent**2)
     half, whole = math.sqrt(z2 * variance), 1 + z2 / independent
@@ -103,7 +103,7 @@ def _mean_interval(values: np.ndarray) -> tuple[float, float]:
     """A mean, and half of its 95 % confidence interval; of one value infinite."""
     count, half = len(values), math.inf
     if count > 1:
-        half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
+        half = float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / count**0.5)
     return float(values.mean()), half
 
 
