@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: their base, their line, a check of options."""
+"""Errors that are the user's to mend: their base, their line, checks of arguments."""
 
 import os
 from typing import ClassVar, Final
@@ -35,6 +35,16 @@ def os_reason(error: OSError) -> str:
     if len(name) > MAX_NAME_LEN:
         name = f"{name[:60]}... ({len(name):,} characters)"
     return f"{name}: {reason}"
+
+
+def check_size(name: str, value: int) -> None:
+    """Refuse a size without anything in it.
+
+    Raises:
+        ValueError: If it is less than 1.
+    """
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {name}={value}.")
 
 
 def check_option(name: str, value: str, *allowed: str) -> None:

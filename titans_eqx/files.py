@@ -6,18 +6,39 @@ these functions.
 
 import contextlib
 import errno
+import json
+import math
 import os
 import stat
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from titans_eqx.errors import UserError
 
 PROBE_BYTES: Final = 4096
 _umask_lock = threading.Lock()
+
+
+def to_json(content: Any, *, indent: int | None = None) -> bytes:
+    """JSON and a line break; null for numbers that are not finite, it has no others."""
+    text = json.dumps(plain(content), indent=indent, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def plain(content: Any) -> Any:
+    """With Python's numbers for scalars of arrays, and None for what is not finite."""
+    match content:
+        case dict():
+            return {key: plain(value) for key, value in content.items()}
+        case list() | tuple():
+            return [plain(value) for value in content]
+        case float() if not math.isfinite(content):
+            return None
+        case _:
+            return plain(content.item()) if hasattr(content, "item") else content
 
 
 def cache_folder() -> Path:

@@ -1,23 +1,11 @@
-import json
 import shutil
 import signal
 
 import pytest
 
+from tests.training.metrics import numbers, records
 from titans_eqx.config import load_config
 from titans_eqx.training.report import TrainingDisplay
-
-
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def without_speed(folder):
-    return [
-        {name: value for name, value in line.items() if "per_second" not in name}
-        for line in records(folder)
-    ]
 
 
 def contents(folder):
@@ -97,6 +85,6 @@ def test_steps_before_a_stop_are_logged_by_it(
     config = tiny(train__steps=2, train__log_every=100)
     output = train_quietly(config, tmp_path)
     assert "stopped and saved at step 1" in output
-    assert without_speed(tmp_path) == without_speed(reference)[:1]
+    assert numbers(tmp_path) == numbers(reference)[:1]
     train_quietly(config, tmp_path)
-    assert without_speed(tmp_path) == without_speed(reference)
+    assert numbers(tmp_path) == numbers(reference)

@@ -1,4 +1,3 @@
-import json
 import math
 import re
 import shutil
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.training.metrics import records
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.metrics_log import TensorBoardLog
 from titans_eqx.checkpoint.run_folder import RunFolder, RunFolderError
@@ -29,11 +29,6 @@ LOGGED = {
     "skipped_steps",
 }
 EVALUATED = {"eval_loss", "eval_accuracy", "eval_bits_per_byte"}
-
-
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def contents(folder):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.training.metrics import numbers, records
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.errors import CheckpointError
 from titans_eqx.checkpoint.metadata import (
@@ -24,19 +25,6 @@ from titans_eqx.training import TrainContext
 from titans_eqx.training.report import TrainingDisplay
 
 ROOT = Path(__file__).parents[2]
-
-
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def numbers(folder):
-    """What was measured at each step, without the clock's part in it."""
-    return [
-        {name: value for name, value in line.items() if "per_second" not in name}
-        for line in records(folder)
-    ]
 
 
 def last_state(folder, config):

@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads, ConvStates
+from titans_eqx.errors import check_size
 from titans_eqx.nn.conv import CausalConv
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
@@ -57,10 +58,7 @@ class SegmentAttention(eqx.Module):
         Raises:
             ValueError: If a segment has no tokens.
         """
-        if self.segment_len < 1:
-            raise ValueError(
-                f"segment_len must be at least 1, got segment_len={self.segment_len}."
-            )
+        check_size("segment_len", self.segment_len)
 
     def init_state(self) -> SegmentCache:
         """An empty segment."""

@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from titans_eqx.attention.heads import HEADS_FIRST, AttentionHeads, ConvStates
+from titans_eqx.errors import check_size
 from titans_eqx.nn.conv import CausalConv
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
@@ -53,8 +54,7 @@ class SlidingAttention(eqx.Module):
         Raises:
             ValueError: If a window has no tokens.
         """
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got window={self.window}.")
+        check_size("window", self.window)
 
     def init_state(self) -> WindowCache:
         """Nothing was read yet."""
@@ -214,7 +214,7 @@ class SlidingAttention(eqx.Module):
         values: Float[Array, "kv_seq heads d_head"],
         turned: Int[Array, " kv_seq"],
         n_hidden: Int[Array, ""],
-        numbers: Int[Array, " kv_seq"] | None = None,
+        numbers: Int[Array, " kv_seq"] | None,
     ) -> Float[Array, "q_seq d_model"]:
         """Attention of the last `q_seq` rows.
 

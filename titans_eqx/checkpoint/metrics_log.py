@@ -6,7 +6,6 @@ What a resumed run does over again, and a line that a crash has cut off, is move
 
 import importlib.util
 import json
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titans_eqx.errors import UserError
-from titans_eqx.files import append, open_regular, write_durably
+from titans_eqx.files import append, open_regular, plain, to_json, write_durably
 
 
 class MetricsLog:
@@ -44,8 +43,7 @@ class MetricsLog:
         Raises:
             OSError: If the file cannot be written, or is not there any more.
         """
-        plain = {name: _plain(value) for name, value in record.items()}
-        append(self.path, json.dumps(plain, allow_nan=False).encode() + b"\n")
+        append(self.path, to_json(dict(record)))
 
     def truncate_after(self, step: int) -> int:
         """Move lines of later steps aside, and lines that are no JSON object.
@@ -144,9 +142,9 @@ class TensorBoardLog:
         """
         event = self._event(wall_time=time.time(), step=int(record["step"]))
         for name, value in record.items():
-            plain = _plain(value)
-            if name != "step" and isinstance(plain, int | float):
-                event.summary.MergeFrom(self._scalar(name, plain))
+            number = plain(value)
+            if name != "step" and isinstance(number, int | float):
+                event.summary.MergeFrom(self._scalar(name, number))
         try:
             self._writer.write_event(event)
             self._writer.flush()
@@ -156,12 +154,6 @@ class TensorBoardLog:
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

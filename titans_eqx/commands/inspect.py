@@ -1,6 +1,5 @@
 """Look into memories: `titans-inspect --run runs/mac --text FILE`."""
 
-import json
 import os
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.errors import UserError
-from titans_eqx.files import probe_output, replacing
+from titans_eqx.files import probe_output, replacing, to_json
 from titans_eqx.terminal import phase
 
 TOKENS: Final = "tokens.jsonl"
@@ -84,7 +83,7 @@ def inspect(
         out.mkdir(parents=True)
         with replacing(out / TOKENS) as file:
             for record in table:
-                file.write(json.dumps(record).encode() + b"\n")
+                file.write(to_json(record))
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}.") from error
     if with_picture:

@@ -1,7 +1,5 @@
 """An evaluation on the terminal and as JSON."""
 
-import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,7 +9,7 @@ from rich.table import Table as RichTable
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.table import Table
-from titans_eqx.files import read_regular, write_durably
+from titans_eqx.files import read_regular, to_json, write_durably
 
 REPORT: Final = "results.json"
 MAX_BYTES: Final = 2**26  # of a report that is read
@@ -36,8 +34,7 @@ def write_json(content: Any, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_finite(content), indent=1, allow_nan=False)
-        write_durably(path, f"{text}\n".encode())
+        write_durably(path, to_json(content, indent=1))
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent}: {error.strerror or error}."
@@ -56,19 +53,6 @@ def read_table(path: Path) -> Table:
         raise UserError(
             f"{path} is not the result of an evaluation; remove it to evaluate again."
         ) from error
-
-
-def _finite(content: Any) -> Any:
-    """The same with None in place of NaN and infinity, which JSON has no words for."""
-    match content:
-        case dict():
-            return {key: _finite(value) for key, value in content.items()}
-        case list() | tuple():
-            return [_finite(value) for value in content]
-        case float() if not math.isfinite(content):
-            return None
-        case _:
-            return content
 
 
 class _Report(BaseModel):

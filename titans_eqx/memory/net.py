@@ -20,6 +20,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.errors import check_size
 from titans_eqx.memory.features import monomials, n_monomials
 from titans_eqx.nn.norm import standardize, unit_norm
 from titans_eqx.nn.remat import save_for_backward
@@ -118,8 +119,7 @@ class MemoryNet(AbstractMemoryNet):
         """
         sizes = {"d": d, "depth": depth, "expansion": expansion, "degree": degree}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {name}={value}.")
+            check_size(name, value)
         if feature_scale < 0:
             raise ValueError(
                 f"feature_scale must be at least 0, got feature_scale={feature_scale}."

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.errors import check_option
+from titans_eqx.errors import check_option, check_size
 from titans_eqx.memory.decay import chunk_decay
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
@@ -99,8 +99,7 @@ class OmegaRule(AbstractRule[OmegaState]):
         Raises:
             ValueError: If the window is less than 1.
         """
-        if window < 1:
-            raise ValueError(f"window must be at least 1, got window={window}.")
+        check_size("window", window)
         check_option("read", read, "after", "before")
         self.loss = SquaredError() if loss is None else loss
         self.d = d

@@ -18,6 +18,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.errors import check_size
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.outer_gradient import OuterGradient
@@ -48,10 +49,7 @@ class AbstractRule(eqx.Module, Generic[State]):
         Raises:
             ValueError: If a chunk has no tokens.
         """
-        if self.chunk_len < 1:
-            raise ValueError(
-                f"chunk_len must be at least 1, got chunk_len={self.chunk_len}."
-            )
+        check_size("chunk_len", self.chunk_len)
 
     @abstractmethod
     def gate_specs(self, net: AbstractMemoryNet) -> Mapping[str, GateSpec]:

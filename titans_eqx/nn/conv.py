@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from titans_eqx.errors import check_size
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.linear import linear_rows
 from titans_eqx.nn.padding import Padding
@@ -96,10 +97,7 @@ class CausalConv(eqx.Module):
             ValueError: If `kernel_size` is less than 1, `delay` is not inside it, or a
                 mix is to have one.
         """
-        if kernel_size < 1:
-            raise ValueError(
-                f"kernel_size must be at least 1, got kernel_size={kernel_size}."
-            )
+        check_size("kernel_size", kernel_size)
         if not 0 <= delay < kernel_size:
             raise ValueError(
                 f"delay must be from 0 to kernel_size - 1, got delay={delay} with "

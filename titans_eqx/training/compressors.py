@@ -8,7 +8,6 @@ import numpy as np
 from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TaskData, TextData
 from titans_eqx.data.example import Example
-from titans_eqx.data.tokenizer import token_lengths
 
 
 def beside_compressors(
@@ -32,7 +31,7 @@ def beside_compressors(
     if not isinstance(data, TextData) or data.tokenizer is None:
         return []
     ids = np.concatenate([example["targets"][example["mask"]] for example in examples])
-    text = data.tokenizer.decode_bytes(ids[token_lengths(data.tokenizer)[ids] > 0])
+    text = data.tokenizer.decode_bytes(ids[ids != data.tokenizer.separator])
     bits = scores["eval_loss"] * len(ids) / math.log(2)
     by_name = {"this model": bits / len(text), **compressed_bits_per_byte([text])}
     return [
