@@ -119,8 +119,9 @@ def test_wheel_holds_the_package_alone():
 def test_hooks_run_what_ci_runs():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    # A command may be followed by where its output goes, or what is done if it fails.
-    tools = r"^\(?run ((?:ruff|pyright|pytest)[\w .-]*?)(?:\) >.*| \|\|.*)?$"
+    # A command may be followed by the script's arguments, where its output goes, or
+    # what is done if it fails.
+    tools = r"^\(?run ((?:ruff|pyright|pytest)[\w .-]*?)(?:\) >.*| \"\$@\" \|\|.*)?$"
     checks = re.findall(tools, ci, re.MULTILINE)
     assert re.findall(r"entry: (.+)", hooks) == checks
 

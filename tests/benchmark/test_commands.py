@@ -80,7 +80,13 @@ def no_child(monkeypatch):
     monkeypatch.setattr(Worker, "__init__", refuse)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=() if command == "decode" else pytest.mark.slow)
+        for command in COMMANDS
+    ],
+)
 def test_command_measures(command):
     result = run(command, *COMMANDS[command], *SIZES, "--json", "-")
     rows = rows_of(result)
@@ -94,6 +100,7 @@ def test_command_measures(command):
         )
 
 
+@pytest.mark.slow
 def test_results_are_a_table_and_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # workers start from anywhere
     path = tmp_path / "results.json"

@@ -36,6 +36,7 @@ checkpoints.wait()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["during the write", "before the manifest"])
 def test_killed_save_leaves_the_step_before(tmp_path, moment):
     process = subprocess.run(

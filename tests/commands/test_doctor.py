@@ -1,12 +1,14 @@
 import os
 
 import jax
+import pytest
 from click.testing import CliRunner
 
 from titans_eqx.commands.train import main
 from titans_eqx.evaluation.self_test import Outcome
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_that_all_works(monkeypatch):
     monkeypatch.setenv("JAX_TRACEBACK_FILTERING", "off")
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])  # restored at the end

@@ -101,6 +101,7 @@ def test_a_text_corpus_has_the_same_documents(
     assert (np.array(ends) - starts[:-1]).tolist() == lengths
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_bytes(settings, shards, tmp_path):
     prepare(tmp_path / "s", dataclasses.replace(settings, n_processes=2))
     assert content_of(tmp_path / "s") == content_of(shards)

@@ -82,6 +82,7 @@ def test_surprise_is_the_norm_of_the_oracles_gradient():
         assert float(norm) == pytest.approx(np.sqrt(sum(np.sum(g**2) for g in u)))
 
 
+@pytest.mark.slow
 def test_a_text_in_blocks_gives_the_inspection_of_the_whole(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_LEN", 8)
     model, ids = small_model(CONFIGS["delta"]), tokens(19)

@@ -59,7 +59,9 @@ def test_without_reads_nothing_comes_from_other_tokens():
     assert not np.array_equal(one[0], other[0])
 
 
-@pytest.mark.parametrize("pattern", ["mag", ("transformer", "lmm")])
+@pytest.mark.parametrize(
+    "pattern", [pytest.param("mag", marks=pytest.mark.slow), ("transformer", "lmm")]
+)
 def test_shares_of_reads_are_those_of_the_layers_that_have_a_memory(pattern):
     model = small_model(small_config(pattern=pattern, n_layers=2))
     shares = shares_of(model, tokens(8))

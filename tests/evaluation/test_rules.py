@@ -150,11 +150,13 @@ def test_a_folder_without_rules_is_refused(tmp_path):
         suite("rules", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_table_has_the_runs_swept(lines, swept):
     assert list(lines) == [("delta", "mqar"), ("wide", "mqar")]
     assert (swept[0] / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_real_arrays(lines, swept):
     _, chosen = swept
     config = load_config(chosen.cases[0].config, chosen.cases[0].overrides)
@@ -165,6 +167,7 @@ def test_sizes_are_those_of_real_arrays(lines, swept):
     assert line["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
+@pytest.mark.slow
 def test_scores_and_times_are_those_of_the_metrics(lines, swept):
     out, _ = swept
     times = {}
@@ -190,6 +193,7 @@ def test_scores_and_times_are_those_of_the_metrics(lines, swept):
     assert line["equal time"] == line["equal tokens"]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_trained_again(lines, swept, capsys):
     out, chosen = swept
     first = dataclasses.replace(chosen, cases=chosen.cases[:1])

@@ -219,6 +219,7 @@ def test_models_differ_in_what_they_are_named_for():
             assert sorted(changed) == sorted(n.rpartition(".")[2] for n in named), name
 
 
+@pytest.mark.slow
 def test_models_train_about_as_many_parameters():
     counts = []
     for case in suite("text", CONFIGS, seeds=1).cases:

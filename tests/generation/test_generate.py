@@ -150,6 +150,7 @@ def test_prompts_of_unequal_length_draw_what_each_draws_alone(mac, prompts):
         assert_same_future(mac, row, state)
 
 
+@pytest.mark.slow
 def test_a_batch_goes_on_from_its_states(lmm, prompts):
     # With a state, so that both calls have one program.
     fresh = jax.tree.map(lambda x: jnp.asarray(np.stack([x, x])), lmm.init_state())

@@ -86,6 +86,7 @@ def test_the_layer_reads_pieces_and_steps_like_the_sequence(x64, rule, net):
     assert stream_difference(memory, x) < 1e-10
 
 
+@pytest.mark.slow
 @each_extension
 def test_the_layer_trains_its_gates(rule, net):
     memory, x = build(rule, net), jr.normal(jr.key(1), (11, D_MODEL))

@@ -84,6 +84,7 @@ def test_both_forms_and_every_block_equal_the_oracle(update, use_decay, clip):
     assert largest_difference(pieces, expected) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @with_each_update
 def test_the_rule_passes_the_check_of_all_rules(update):

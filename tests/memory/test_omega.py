@@ -177,7 +177,9 @@ def test_a_window_of_one_is_the_titans_rule(read):
         assert largest_difference((reads, as_titans(state)), expected) < 1e-12
 
 
-@pytest.mark.parametrize(("window", "depth"), [(3, 1), (7, 2)])
+@pytest.mark.parametrize(
+    ("window", "depth"), [(3, 1), pytest.param(7, 2, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("surprise", ["first_order", "full"])
 def test_gradients_of_both_forms_agree(window, depth, surprise):
     """By every input, and by every part of the state that came in."""
@@ -222,6 +224,7 @@ def _assert_slopes_of_the_oracle(rule, net, problem, gradient, unused):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "net"),
     [

@@ -152,6 +152,7 @@ def test_chunks_of_one_token_are_the_published_moneta():
         np.testing.assert_allclose(state.weights[0], last, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "net"),
     [

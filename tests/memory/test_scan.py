@@ -157,10 +157,10 @@ def test_gates_of_other_rules_are_ignored(name):
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("titans", "whole chunks"),
+        pytest.param("titans", "whole chunks", marks=pytest.mark.slow),
         ("titans", "blocks"),
         ("titans", "documents"),
-        ("titans, channel-wise", "whole chunks"),
+        pytest.param("titans, channel-wise", "whole chunks", marks=pytest.mark.slow),
         ("delta", "whole chunks"),
         ("delta", "documents"),
     ],
@@ -225,6 +225,7 @@ STEPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "net"), STEPPED.values(), ids=STEPPED.keys())
 def test_heads_side_by_side_step_as_each_does_alone(x64, rule, net):
     """Over the end of a chunk, in reads, states and gradients."""

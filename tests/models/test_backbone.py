@@ -169,6 +169,7 @@ class Classifier(eqx.Module):
         return self.head(jnp.mean(features, axis=0))
 
 
+@pytest.mark.slow
 def test_a_classifier_of_series_around_a_backbone_learns(getkey):
     model = Classifier(
         eqx.nn.Linear(3, D_MODEL, key=getkey()),

@@ -94,7 +94,7 @@ def test_documents_in_a_row_equal_sequences_of_their_own(x64, config, n_first):
         assert np.all(np.any(changed[~own] != y[~own], axis=1))
 
 
-@pytest.mark.parametrize("name", ["lmm", "mac"])
+@pytest.mark.parametrize("name", ["lmm", pytest.param("mac", marks=pytest.mark.slow)])
 def test_gradients_are_those_of_sequences_of_their_own(x64, name):
     """Of the parameters and of the tokens, through the outputs of each document."""
     mixer = small_block(DIFFERENTIATED[name]).mixer

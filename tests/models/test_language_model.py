@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.models.small import VOCAB, small_model, tokens
-from tests.models.variants import ALL, MAC, OTHERS, reach
+from tests.models.variants import ALL, MAC, OTHERS, cases, reach
 from titans_eqx.models import build_model
 
 call = eqx.filter_jit(lambda model, ids, state: model(ids, state))
@@ -31,7 +31,7 @@ def assert_close(actual, expected):
 N_SLOPES = VOCAB  # three segments
 
 
-@pytest.fixture(scope="module", params=ALL.values(), ids=ALL.keys())
+@pytest.fixture(scope="module", params=cases(ALL))
 def slopes(request):
     """The gradient of the logits at each token (summed with random weights).
 
@@ -39,7 +39,7 @@ def slopes(request):
     is not tied, or the embedding would also be read at every logit.
     """
     with jax.enable_x64(True):
-        config = request.param.model_copy(update={"tied_embeddings": False})
+        config = ALL[request.param].model_copy(update={"tied_embeddings": False})
         model = small_model(config)
         arrays, static = eqx.partition(model, eqx.is_inexact_array)
         weights = np.random.default_rng(0).normal(size=(N_SLOPES, VOCAB))
@@ -95,7 +95,7 @@ STREAMED = ["mac", "mac mixed, on some layers", *OTHERS]
 SINGLE = [*ROWS, "mac mixed, on some layers", "every other layer mac"]
 
 
-@pytest.fixture(scope="module", params=STREAMED)
+@pytest.fixture(scope="module", params=cases(STREAMED))
 def streamed(request):
     """A model, its tokens, and what it makes of all of them at once."""
     with jax.enable_x64(True):
@@ -116,7 +116,7 @@ def test_a_stream_in_any_pieces_gives_the_logits_of_the_whole(x64, streamed, pie
         start += piece
 
 
-@pytest.mark.parametrize("streamed", SINGLE, indirect=True)
+@pytest.mark.parametrize("streamed", cases(SINGLE), indirect=True)
 def test_in_single_precision_pieces_differ_by_rounding_only(streamed):
     model, _, ids, (whole, _) = streamed
     single = jax.tree.map(
@@ -149,7 +149,7 @@ def test_unstacked_layers_step_as_the_stack_does(x64, streamed):
     assert_close((logits, model.stack_state(parts)), step(model, token, state))
 
 
-@pytest.mark.parametrize("streamed", MAC, indirect=True)
+@pytest.mark.parametrize("streamed", cases(MAC), indirect=True)
 def test_less_than_a_segment_is_the_start_of_the_whole(x64, streamed):
     model, _, ids, (whole, _) = streamed
     logits, _ = call(model, jnp.asarray(ids[:3]), None)
@@ -174,15 +174,13 @@ def shapes(tree):
 
 
 @pytest.mark.parametrize(
-    ("config", "dtype"),
-    [(one, jnp.bfloat16) for one in ALL.values()] + [(MAC["mac"], jnp.float32)],
-    ids=[*ALL, "mac wide"],
+    ("name", "dtype"), [*((name, jnp.bfloat16) for name in ALL), ("mac", jnp.float32)]
 )
-def test_state_keeps_its_size_and_dtypes_from_the_first_token_on(config, dtype):
+def test_state_keeps_its_size_and_dtypes_from_the_first_token_on(name, dtype):
     def trace():
         model = jax.tree.map(
             lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x,
-            build_model(config, key=jr.key(0)),
+            build_model(ALL[name], key=jr.key(0)),
         )
         start = model.init_state()
         logits, after_whole = model(tokens(6))

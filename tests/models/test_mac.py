@@ -41,6 +41,7 @@ def test_a_segment_retrieves_from_the_weights_at_its_start(x64):
     jax.tree.map(np.testing.assert_array_equal, later.snapshot, half.snapshot)
 
 
+@pytest.mark.slow
 def test_a_stream_may_start_with_a_step_on_each_device(x64):
     """From a state that differs nowhere yet, over the end of a segment."""
     mixer = build(small_config())

@@ -1,5 +1,9 @@
 """The models that every claim about a language model is tested on."""
 
+from collections.abc import Iterable
+
+import pytest
+
 from tests.models.small import small_config
 from titans_eqx.config import ModelConfig
 
@@ -44,6 +48,16 @@ OTHERS: dict[str, ModelConfig] = {
     ),
 }
 ALL = {**MAC, **OTHERS}
+# Made of parts that the others have too.
+REMIXED = ("mac mixed, on some layers", "every other layer mac", "mag delta")
+
+
+def cases(names: Iterable[str]) -> list:
+    """Parameters of a test, those of models that cost much and add little marked."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in REMIXED else ())
+        for name in names
+    ]
 
 
 def reach(config: ModelConfig) -> int | None:

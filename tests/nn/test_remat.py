@@ -38,7 +38,9 @@ def test_saved_products_are_not_done_again(getkey):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pattern", ["mac", "mag"])
+@pytest.mark.parametrize(
+    "pattern", [pytest.param("mac", marks=pytest.mark.slow), "mag"]
+)
 def test_a_training_step_redoes_few_products(monkeypatch, pattern):
     config = ModelConfig(
         pattern=pattern,

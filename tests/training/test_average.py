@@ -71,6 +71,7 @@ def assert_equal_trees(left, right):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_continued_run_has_the_same_average_and_carry(run, train_quietly, tmp_path):
     config, reference = run
     folder = shutil.copytree(reference, tmp_path / "run")

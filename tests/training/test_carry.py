@@ -100,6 +100,7 @@ def three_steps(n_devices, accumulate):
     return jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_parts_and_devices_carry_the_rows_of_their_own():
     alone, spread = three_steps(1, 1), three_steps(2, 2)
     assert jax.tree.leaves(spread.carry)[0].shape[0] == BATCH

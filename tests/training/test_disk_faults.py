@@ -108,6 +108,7 @@ def on_small_disk(small_disk, finished_run, tmp_path_factory):
     return json.loads(process.stdout)
 
 
+@pytest.mark.slow
 def test_a_save_on_a_full_disk_ends_the_run_and_keeps_the_step_before(on_small_disk):
     first = on_small_disk[0]
     assert first["code"] == 2
@@ -149,6 +150,7 @@ def test_with_room_again_the_run_ends_as_if_nothing_had_been(
     assert metrics == expected
 
 
+@pytest.mark.slow
 def test_a_folder_removed_under_a_run_ends_it(
     small_config, train_quietly, monkeypatch, tmp_path
 ):

@@ -57,6 +57,7 @@ def test_batches_have_the_shapes_that_are_planned_with(
     }
 
 
+@pytest.mark.slow
 def test_a_step_scores_documents_as_sequences_of_their_own(small_config, folder):
     """On four devices: its loss, and the norm of its gradient."""
     config = small_config(

@@ -33,6 +33,7 @@ def test_what_lives_at_once_is_counted():
     assert 10 * 1024 <= peak(stacked, kib) <= 12 * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotion")
 def test_the_compiler_needs_about_as_much(small_config):
     config = small_config(train__batch_size=8, data__seq_len=64)

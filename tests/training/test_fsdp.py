@@ -85,7 +85,10 @@ def device_share(tree):
 @pytest.mark.parametrize(
     ("config", "data", "fsdp"),
     [
-        (model_config("lmm", initial_memory="learned"), 2, 2),
+        pytest.param(
+            *(model_config("lmm", initial_memory="learned"), 2, 2),
+            marks=pytest.mark.slow,
+        ),
         (model_config("transformer", n_layers=1), 1, 4),
     ],
     ids=["a block repeated on 2 x 2", "one block on 1 x 4"],

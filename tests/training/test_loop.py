@@ -101,6 +101,7 @@ def without_speed(folder):
     return re.sub(rb'"(tokens|flops)_per_second": [^,}]+', b"", content)
 
 
+@pytest.mark.slow
 def test_the_same_run_again_writes_the_same_bytes(
     finished_run, train_quietly, tmp_path
 ):
@@ -111,6 +112,7 @@ def test_the_same_run_again_writes_the_same_bytes(
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_left_out_spikes_are_in_the_metrics(tiny, train_quietly, tmp_path):
     config = tiny(optimizer__spike_sigmas=1e-6, optimizer__spike_window=2)
     train_quietly(config, tmp_path)
@@ -226,6 +228,7 @@ def test_losses_between_reports_are_averaged(tiny, train_quietly, tmp_path):
     np.testing.assert_allclose([line["loss"] for line in some], means, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_run_without_finite_gradients_gives_up(tiny, train_quietly, tmp_path):
     # The first step throws the weights so far that no later gradient is finite.
     config = tiny(
@@ -274,6 +277,7 @@ def test_folder_in_use_is_refused_before_a_model_is_built(
     assert {path.name for path in tmp_path.iterdir()} == {"lock"}
 
 
+@pytest.mark.slow
 def test_tensorboard_mirrors_the_metrics_beside_a_profile(
     tiny, train_quietly, tmp_path, monkeypatch
 ):

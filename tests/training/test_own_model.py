@@ -42,6 +42,7 @@ def squared_error(model, batch):
     return jnp.sum(jnp.square(errors)), jnp.asarray(errors.size)
 
 
+@pytest.mark.slow
 def test_another_loss_and_other_arrays_train_another_model(small_config):
     model = SeriesModel(small_config().model, key=jr.key(0))
     series = jr.normal(jr.key(1), (BATCH, SEQ_LEN, 8))

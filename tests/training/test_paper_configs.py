@@ -26,11 +26,13 @@ def needed(name, n_devices):
     return context.footprint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mac_170m", "mac_760m"])
 def test_eight_devices_of_forty_gib_suffice(name):
     assert needed(name, 8).total < 40 * GIB
 
 
+@pytest.mark.slow
 def test_sixty_four_devices_have_an_eighth_of_the_batch_each():
     eight, sixty_four = needed("mac_760m", 8), needed("mac_760m", 64)
     assert sixty_four.parameters == eight.parameters

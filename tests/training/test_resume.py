@@ -67,7 +67,6 @@ def crash():
     raise RuntimeError("the power went off")
 
 
-@pytest.mark.slow
 def test_interrupted_run_equals_an_uninterrupted_one(
     finished_run, train_quietly, at_step, tmp_path
 ):

@@ -55,6 +55,7 @@ def test_the_weights_are_those_of_the_other_run_and_the_rest_is_fresh(
         start_from(first, folder, config, "fingerprint of another")
 
 
+@pytest.mark.slow
 def test_a_run_uses_them(finished_run, small_config, train_quietly, tmp_path):
     config, folder, _ = finished_run
     second = small_config(train__init_from=str(folder), train__steps=1)

@@ -114,6 +114,7 @@ def assert_equal_trees(left, right):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_one_device_equals_four_in_mac_with_sgd(mac_trainers):
     batches = [random_batch(seed) for seed in range(3)]
     expected_state, expected = mac_trainers[1].run(*batches)
