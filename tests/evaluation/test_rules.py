@@ -173,10 +173,10 @@ def test_scores_and_times_are_those_of_the_metrics(lines, swept):
     times = {}
     for name in SWEPT:
         line, records = lines[tuple(name.split(" on "))], metrics(out, name)
-        assert [one["step"] for one in records] == [2, 3, 4, 6, 7, 7]
+        assert [one["step"] for one in records] == [1, 2, 3, 4, 6, 7, 7]
         assert line["equal tokens"] == records[-1]["eval_accuracy"]
         speeds = [one["tokens_per_second"] for one in records[:-1]]
-        steps = [2, 1, 1, 2, 1]  # of four rows of 16 tokens
+        steps = [1, 1, 1, 1, 2, 1]  # of four rows of 16 tokens
         times[name] = [64 * n / one for n, one in zip(steps, speeds, strict=True)]
         seconds = sum(times[name])
         assert line["seconds"] == pytest.approx(seconds)

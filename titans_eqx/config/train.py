@@ -74,7 +74,9 @@ class TrainConfig(Section):
         default=200, description="steps between checkpoints; 0 = never"
     )
     log_every: Steps = Field(
-        default=10, description="steps between lines of metrics; 0 = never"
+        default=10,
+        description="steps between lines of metrics, beside the first and the last; "
+        "0 = none between",
     )
     sample_every: Steps = Field(
         default=200, description="steps between text samples; 0 = never"

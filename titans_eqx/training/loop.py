@@ -201,7 +201,8 @@ class _Run:
             self.meter.count(batch["inputs"].shape)
             is_last = self.step == settings.steps
             is_evaluated = self.is_due(settings.eval_every)
-            if is_last or is_evaluated or self.is_due(settings.log_every):
+            is_logged = self.step == 1 or self.is_due(settings.log_every)
+            if is_last or is_evaluated or is_logged:
                 self.log(with_evaluation=is_evaluated and not is_last)
             if self.is_due(settings.sample_every) or (
                 is_last and settings.sample_every
