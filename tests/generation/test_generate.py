@@ -191,6 +191,24 @@ def test_stop_token_is_repeated_and_read_once(lmm, prompts):
     assert_same_future(lmm, state, expected)
 
 
+def test_prompts_side_by_side_end_each_at_its_own_stop_token(lmm, prompts):
+    rows = list(prompts)
+    sampling = Sampling(temperature=0.0, stop_tokens=(VOCAB,))  # which none draws
+    greedy, _ = generate_batch(lmm, rows, N_TOKENS, key=jr.key(0), sampling=sampling)
+    # One row stops early, another later or never.
+    stop = int(greedy[0, 3])
+    ends = [[*row, stop].index(stop) for row in greedy.tolist()]
+    assert len(set(ends)) > 1
+    sampling = Sampling(temperature=0.0, stop_tokens=(stop,))
+    together, states = generate_batch(
+        lmm, rows, N_TOKENS, key=jr.key(0), sampling=sampling
+    )
+    for i, prompt in enumerate(rows):
+        alone, state = generate(lmm, prompt, N_TOKENS, key=jr.key(0), sampling=sampling)
+        assert together[i].tolist() == alone.tolist()
+        assert_same_future(lmm, jax.tree.map(lambda x, i=i: x[i], states), state)
+
+
 def test_no_tokens_only_read_the_prompt(lmm, prompts):
     tokens, state = generate(lmm, prompts[0], 0, key=jr.key(0))
     assert tokens.shape == (0,)

@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.sharding.devices import over_devices
+from titans_eqx.nn.streams import STREAMS
 from titans_eqx.sharding.varying import scan, select_seldom, vary_like, while_loop
 
 
@@ -60,6 +63,27 @@ def test_what_is_seldom_wanted_is_worked_out_only_where_it_is():
         assert choose(jnp.asarray(condition), jnp.asarray(3)) == expected
     jax.effects_barrier()
     assert worked_out == ["double"]
+
+
+def test_what_no_stream_wants_is_not_worked_out_for_any():
+    worked_out = []
+
+    @jax.jit
+    @partial(jax.vmap, axis_name=STREAMS)
+    def choose(condition, x):
+        def double():
+            jax.debug.callback(lambda: worked_out.append("double"))
+            return 2 * x
+
+        return select_seldom(condition, double, x)
+
+    x, n_worked_out = jnp.arange(1, 4), []
+    for conditions in ([False] * 3, [False, True, False], [False] * 3):
+        chosen = choose(jnp.asarray(conditions), x)
+        np.testing.assert_array_equal(chosen, np.where(conditions, 2 * x, x))
+        jax.effects_barrier()
+        n_worked_out.append(len(worked_out))
+    assert n_worked_out[0] == 0 < n_worked_out[1] == n_worked_out[2]
 
 
 def test_a_batch_of_conditions_chooses_row_by_row():

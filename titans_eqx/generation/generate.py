@@ -14,16 +14,15 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from titans_eqx.generation.prefill import PADDED_BLOCK_LEN, prefill, prefill_padded
 from titans_eqx.generation.sampling import Sampling
 from titans_eqx.models import ModelState, TitansLM
-from titans_eqx.sharding.varying import while_loop
+from titans_eqx.nn.streams import STREAMS, any_stream, are_side_by_side
+from titans_eqx.nn.tree import select
+from titans_eqx.sharding.varying import select_seldom, while_loop
 
 MIN_POSITIONS: Final = 16  # that a compiled function has for the tokens it draws
 
+_Place: TypeAlias = tuple[Float[Array, " vocab"], ModelState]  # in a stream
 _Carry: TypeAlias = tuple[
-    Int[Array, ""],
-    Bool[Array, ""],
-    Float[Array, " vocab"],
-    ModelState,
-    Int[Array, " positions"],
+    Int[Array, ""], Bool[Array, ""], _Place, _Place | None, Int[Array, " positions"]
 ]
 
 
@@ -192,7 +191,8 @@ def _generate_padded(
         )
         return tokens, state
 
-    return jax.vmap(one_prompt)(prompts, lengths, keys, state)
+    side_by_side = jax.vmap(one_prompt, axis_name=STREAMS)
+    return side_by_side(prompts, lengths, keys, state)
 
 
 def extend(
@@ -235,29 +235,37 @@ def extend(
 
     def goes_on(carry: _Carry) -> Bool[Array, ""]:
         n_done, is_over, *_ = carry
-        return (n_done < n_tokens) & ~is_over
+        return any_stream((n_done < n_tokens) & ~is_over)
 
     def body(carry: _Carry) -> _Carry:
-        n_done, _, logits, state, tokens = carry
+        n_done, was_over, (logits, state), end, tokens = carry
         token = sampling(logits, key=keys[n_done])
-        is_over = sampling.is_stop(token)
+        is_stop = sampling.is_stop(token)
         if given is not None:
             is_given = given[n_done] >= 0
             token = jnp.where(is_given, given[n_done], token)
-            is_over = is_over & ~is_given
+            is_stop = is_stop & ~is_given
         logits, state = unstacked.step(token, jax.tree.map(add_axis, state))
-        state = jax.tree.map(drop_axis, state)
-        return n_done + 1, is_over, logits, state, tokens.at[n_done].set(token)
+        place = logits, jax.tree.map(drop_axis, state)
+        if end is not None:
+            end = select_seldom(is_stop & ~was_over, lambda: place, end)
+        tokens = tokens.at[n_done].set(token)
+        n_done = n_done + (~was_over).astype(jnp.int32)
+        return n_done, was_over | is_stop, place, end, tokens
 
+    place = logits, jax.tree.map(drop_axis, model.unstack_state(state))
+    # A stream that is over reads on until all are; where it ended is kept aside.
+    may_wait = are_side_by_side() and np.size(sampling.stop_tokens) > 0
     start = (
         jnp.zeros((), jnp.int32),
         jnp.zeros((), bool),
-        logits,
-        jax.tree.map(drop_axis, model.unstack_state(state)),
+        place,
+        place if may_wait else None,
         jnp.zeros(n_positions, jnp.int32),
     )
     carry = while_loop(goes_on, body, start, (keys, n_tokens))
-    n_done, _, logits, state, tokens = carry
+    n_done, is_over, place, end, tokens = carry
+    logits, state = place if end is None else select(is_over, end, place)
     state = jax.tree.map(add_axis, state)
     last = tokens[jnp.maximum(n_done - 1, 0)]
     tokens = jnp.where(jnp.arange(n_positions, dtype=jnp.int32) < n_done, tokens, last)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import jax
 from jaxtyping import Array, Bool, PyTree
 
+from titans_eqx.nn.streams import any_stream, are_side_by_side
 from titans_eqx.nn.tree import select
 
 # Of arrays. Not said to the hook that checks types: here, in every scan of a model,
@@ -80,9 +81,10 @@ def select_seldom(
 ) -> Tree:
     """`select` where the condition seldom holds, and one tree is costly to compute.
 
-    A CPU then neither computes `if_true` nor copies `if_false` where it does not hold.
+    A CPU then neither computes `if_true` nor copies `if_false` where it does not hold,
+    nor where it holds for none of the streams side by side (`titans_eqx.nn.streams`).
     An accelerator, which would have to wait for the host to look at the condition,
-    computes both and selects, as any backend does for a batch of conditions (`vmap`).
+    computes both and selects, as any backend does for another batch of conditions.
 
     Args:
         condition: Seldom true.
@@ -93,9 +95,14 @@ def select_seldom(
     if jax.default_backend() != "cpu":
         return select(condition, if_true(), if_false)
     references = condition, if_false
+
+    def chosen() -> Tree:
+        wanted = if_true()
+        return select(condition, wanted, if_false) if are_side_by_side() else wanted
+
     return jax.lax.cond(
-        condition,
-        lambda: vary_like(if_true(), references),
+        any_stream(condition),
+        lambda: vary_like(chosen(), references),
         lambda: vary_like(if_false, references),
     )
 
