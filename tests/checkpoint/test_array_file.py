@@ -1,3 +1,7 @@
+import hashlib
+import json
+import zipfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +56,12 @@ def test_what_cannot_be_read_or_written_is_refused(tmp_path):
     assert_refused(write_array_file, *arguments, message="cannot write")
     with pytest.raises(FileNotFoundError):
         read_header(tmp_path / "none", TREE)
+
+
+def test_too_few_data_are_damage_even_with_their_checksum(path):
+    header = read_header(path, TREE) | {"sha256": hashlib.sha256(b"").hexdigest()}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", json.dumps(header))
+        archive.writestr("data", b"")
+    message = "is damaged or of another kind: ValueError('data has 0 bytes, not 18')"
+    assert_refused(read_array_file, path, TREE, message=message)

@@ -172,7 +172,8 @@ def test_all_steps_damaged_is_an_error_that_moves_nothing(tmp_path, damage):
         damage(tmp_path / step)
     for _ in range(2):
         with Checkpoints(tmp_path) as checkpoints:
-            with pytest.raises(CheckpointError, match="no usable.*step 2.*step 1"):
+            message = "no usable.*step 2.*step 1.* titans-train --fresh starts over"
+            with pytest.raises(CheckpointError, match=message):
                 checkpoints.restore_latest(TEMPLATE)
             assert checkpoints.steps() == [1, 2]
 

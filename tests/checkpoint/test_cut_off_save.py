@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -64,6 +65,24 @@ def test_very_first_save_cut_off_counts_as_never_saved(tmp_path):
         assert checkpoints.restore_latest(TEMPLATE) is None
         checkpoints.save(1, TEMPLATE, {})
         assert checkpoints.restore_latest(TEMPLATE) is not None
+
+
+def test_a_reader_cannot_tell_a_cut_off_save_from_one_under_way(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    remove_manifest(tmp_path / "2")
+    (tmp_path / "saving").write_text("2")
+    message = "step 2 is damaged: the save was cut off{}; manifest.json is missing"
+    for read_only, or_else in ((True, " or is still under way"), (False, "")):
+        with Checkpoints(tmp_path, read_only=read_only) as checkpoints:
+            restored = checkpoints.restore_latest(TEMPLATE)
+        assert restored is not None
+        assert restored.refused == (message.format(or_else),)
+
+
+def test_a_pipe_in_place_of_the_mark_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "saving")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.is_empty()
 
 
 @pytest.mark.parametrize("name", ["write_durably", "write_manifest"])

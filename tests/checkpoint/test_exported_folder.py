@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.hostile import accept_or_refuse, damaged, few
 from tests.refusal import assert_refused
+from titans_eqx.checkpoint import exported_folder
 from titans_eqx.checkpoint.load_model import LoadedModel, load_model
 from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import AttentionConfig, MemoryConfig, ModelConfig, RunConfig
@@ -105,6 +106,18 @@ def test_nothing_is_written_over(loaded, exported):
     assert_refused(loaded.export, exported, message="is not empty")
     assert_refused(RunFolder, exported, message="holds an exported model")
     assert [path.read_bytes() for path in sorted(exported.iterdir())] == before
+
+
+def test_a_failed_export_leaves_the_folder_for_another(loaded, tmp_path, monkeypatch):
+    def fill_the_disk(path, content):
+        path.write_bytes(content[:10])
+        if path.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exported_folder, "write_durably", fill_the_disk)
+        assert_refused(loaded.export, tmp_path, message="No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def header_of(path):

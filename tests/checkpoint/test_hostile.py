@@ -5,7 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.checkpoint.saved_steps import TEMPLATE, save_steps
 from tests.hostile import accept_or_refuse, as_json, changed, damaged, few, json_values
+from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.document import StepDocument
 from titans_eqx.checkpoint.errors import CheckpointError, DamagedError
 from titans_eqx.checkpoint.manifest import (
@@ -79,6 +81,29 @@ def test_any_name_in_a_manifest_is_refused_in_one_line(folder, manifest, name):
     files = manifest["files"] | {name: entry}
     (folder / MANIFEST_NAME).write_bytes(as_json(manifest | {"files": files}))
     accept_or_refuse(check_manifest, folder, refusal=DamagedError)
+
+
+METADATA_OF_ORBAX = {
+    "no table": b"[]",
+    "no handlers": b'{"item_handlers": 3}',
+    "no time": b'{"init_timestamp_nsecs": "x"}',
+    "too deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_any_metadata_of_orbax_are_damage_of_their_step(tmp_path, read_only):
+    save_steps(tmp_path, 1, 2)
+    path = tmp_path / "2" / "_CHECKPOINT_METADATA"
+    for content in METADATA_OF_ORBAX.values():
+        path.write_bytes(content)
+        with Checkpoints(tmp_path, read_only=True) as checkpoints:
+            assert checkpoints.read_metadata() == (1, {"at": 1})
+    with Checkpoints(tmp_path, read_only=read_only) as checkpoints:
+        restored = checkpoints.restore_latest(TEMPLATE)
+    assert restored is not None
+    assert restored.step == 1
+    assert restored.refused[0].startswith("step 2 is damaged: _CHECKPOINT_METADATA")
 
 
 @few

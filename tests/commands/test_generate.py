@@ -17,9 +17,9 @@ def generate(run_folder, tmp_path, monkeypatch):
     """A function that runs the command in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, text=None):
+    def run(*arguments, text=None, charset="utf-8"):
         options = ["--run", str(run_folder), *LEN, *arguments]
-        return CliRunner().invoke(main, options, input=text)
+        return CliRunner(charset=charset).invoke(main, options, input=text)
 
     return run
 
@@ -71,6 +71,17 @@ def test_what_steers_a_terminal_is_escaped_unless_asked_for(generate):
     escaped, raw = written(generate(*noise)), written(generate(*noise, "--raw"))
     assert escape_controls(escaped) == escaped != raw
     assert escape_controls(raw) == escaped
+
+
+def test_a_raw_text_that_the_output_cannot_show_is_escaped(generate):
+    noise = ["--prompt", "line", "--temperature", "100", "--tokens", "60", "--raw"]
+    assert r"\ufffd" in written(generate(*noise, charset="latin-1"))
+
+
+def test_a_link_to_no_folder_is_refused_before_any_work(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "no" / "session")
+    arguments = ["--run", "none", "--prompt", "x", "--session", tmp_path / "link"]
+    assert_refused(main, *arguments, message="there is no folder for it")
 
 
 WRONG = {

@@ -19,6 +19,7 @@ FILTERS = {
     "top_k above all": Sampling(top_k=100),
     "top_p": Sampling(top_p=0.6),
     "tiny top_p": Sampling(top_p=1e-6),
+    "top_p below float32": Sampling(top_p=1e-46),
     "min_p": Sampling(min_p=0.3),
     "min_p of one": Sampling(min_p=1.0),
     "hot min_p": Sampling(temperature=2.0, min_p=0.3),

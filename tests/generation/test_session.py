@@ -70,6 +70,15 @@ def test_a_loaded_session_writes_what_one_run_writes(tmp_path):
     np.testing.assert_array_equal(write(resumed), wanted)
 
 
+def test_a_link_stays_one(read, tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    for _ in range(2):  # once it leads nowhere
+        save_session(link, *read)
+        assert link.is_symlink()
+        assert target.is_file()
+
+
 def test_other_weights_options_or_sizes_are_refused(saved):
     wider = CONFIG.model_copy(update={"d_model": 16})
     memory = CONFIG.memory.model_copy(update={"clip": 2.0})

@@ -99,6 +99,8 @@ def read_array_file(path: Path, template: PyTree) -> PyTree:
             raise ArrayFileError(f"the arrays of {path} do not fit: {difference}.")
         sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
         data = _read(archive, DATA, sum(sizes))
+        if len(data) != sum(sizes):
+            raise ValueError(f"{DATA} has {len(data)} bytes, not {sum(sizes)}")
         if _sha256(data) != header["sha256"]:
             raise ValueError("its data do not match their checksum")
     ends = itertools.accumulate(sizes)

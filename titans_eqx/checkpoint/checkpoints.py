@@ -173,11 +173,14 @@ class Checkpoints:
         """
         refused: dict[int, str] = {}
         steps, unfinished = self.steps(), from_primary(self._store.unfinished_step)
+        cut_off = "the save was cut off"
+        if self.read_only:  # beside a run that may be saving
+            cut_off += " or is still under way"
         for step in reversed(steps):
             try:
                 items, metadata = self._read_step(step, templates)
             except DamagedError as error:
-                reason = "the save was cut off; " if step == unfinished else ""
+                reason = f"{cut_off}; " if step == unfinished else ""
                 refused[step] = f"step {step} is damaged: {reason}{error}"
             else:
                 self._set_aside(refused)
@@ -190,7 +193,7 @@ class Checkpoints:
         if not refused.keys() <= {unfinished}:
             raise NoCheckpointError(
                 f"no usable checkpoint in {self.folder}: {'; '.join(refused.values())}."
-                " Start over with --fresh, which keeps these files."
+                " titans-train --fresh starts over and keeps these files."
             )
         self._set_aside(refused)
         return None
@@ -282,7 +285,8 @@ class Checkpoints:
         if (difference := document.misfit(templates)) is not None:
             raise CheckpointError(
                 f"step {step} in {self.folder} does not fit: {difference}. Use the "
-                "configuration it was made with, or start over with --fresh."
+                "configuration it was made with, or start over with titans-train "
+                "--fresh."
             )
         try:
             items = self._store.read_items(step, templates)

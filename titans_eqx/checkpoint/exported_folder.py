@@ -6,6 +6,7 @@ what a pattern repeats over the layers is stacked along the first axis. `config.
 that of the run, and `tokenizer.json` is there unless the tokens are bytes.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -112,14 +113,15 @@ def write_exported(
         "tokenizer": tokenizer_fingerprint,
         "sha256": _digest(stored),
     }
+    files = {CONFIG: to_toml(config).encode()}
+    if tokenizer_file is not None:
+        files[TOKENIZER] = tokenizer_file
+    files[WEIGHTS] = save(stored, header)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UserError(f"{folder} is not empty; name a new folder with --out.")
-        write_durably(folder / CONFIG, to_toml(config).encode())
-        if tokenizer_file is not None:
-            write_durably(folder / TOKENIZER, tokenizer_file)
-        write_durably(folder / WEIGHTS, save(stored, header))
+        _write_all(folder, files)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}. Choose another with "
@@ -163,6 +165,18 @@ def open_exported(folder: Path) -> Exported:
         step=header.step,
         sha256=header.sha256,
     )
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files in their order, or leave none: then the folder can be used again."""
+    try:
+        for name, content in files.items():
+            write_durably(folder / name, content)
+    except BaseException:
+        for name in files:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+        raise
 
 
 def _require_safetensors() -> None:

@@ -27,7 +27,7 @@ from titans_eqx.checkpoint.manifest import (
     write_manifest,
 )
 from titans_eqx.errors import os_reason
-from titans_eqx.files import write_durably
+from titans_eqx.files import read_regular, write_durably
 from titans_eqx.sharding.processes import from_primary, is_primary
 
 DOCUMENT_ITEM: Final = "metadata"
@@ -35,6 +35,7 @@ OS_ERROR_CODE: Final = re.compile(r"os_error_code='(\d+)'")
 CORRUPT_FOLDER: Final = "corrupt"
 # Names the step being saved, from before its first byte until its manifest is there.
 SAVING_MARK: Final = "saving"
+MAX_MARK_BYTES: Final = 64
 
 
 class StepStore:
@@ -113,7 +114,7 @@ class StepStore:
     def unfinished_step(self) -> int | None:
         """The step whose write was cut off before its manifest was there, if any."""
         try:
-            step = int((self.folder / SAVING_MARK).read_text())
+            step = int(read_regular(self.folder / SAVING_MARK, MAX_MARK_BYTES))
         except (OSError, ValueError):
             return None
         return None if self._has_manifest(step) else step
@@ -210,11 +211,23 @@ class StepStore:
                 cleanup_tmp_directories=not self._read_only,
                 create=False,
                 read_only=self._read_only,
+                # Orbax reads the times of all steps, which nothing here needs, and
+                # raises at damage. A save that reports a preemption does need them.
+                lightweight_initialize=self._read_only or self._is_damaged(),
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     active_processes=everyone
                 ),
             ),
         )
+
+    def _is_damaged(self) -> bool:
+        """Whether orbax's own metadata of some step are not as they were written."""
+        try:
+            for step in self.steps():
+                check_manifest(self.step_folder(step), [])
+        except DamagedError:
+            return True
+        return False
 
     def _has_manifest(self, step: int) -> bool:
         return (self.step_folder(step) / MANIFEST_NAME).exists()

@@ -11,7 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from titans_eqx.checkpoint.load_model import LoadedModel
+from titans_eqx.commands.read_text import MAX_TEXT_BYTES
 from titans_eqx.commands.to_tokens import to_tokens
+from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
 from titans_eqx.terminal import escape_controls, phase
 
@@ -63,16 +65,22 @@ class Conversation:
 
     def write(self, seed: int) -> None:
         """Show text as it is drawn, also where a character spans several tokens."""
-        shown, ids = "", np.zeros(0, np.int32)
+        # The last tokens up to where no character was unfinished are decoded again with
+        # those after them: what a token becomes can depend on the token before it.
+        shown, ids, n_context = "", np.zeros(0, np.int32), 0
         drawn = self._stream.write(
             self._n_tokens, key=jr.key(seed), sampling=self._sampling
         )
         for tokens in self._after_the_first(drawn):
             ids = np.concatenate([ids, tokens])
             # An unfinished character decodes to U+FFFD until its last token is there.
-            text = self._tokenizer.decode(ids).rstrip("\ufffd")
-            self._show(text[len(shown) :])
-            shown = text
+            text = self._tokenizer.decode(ids)
+            finished = text.rstrip("\ufffd")
+            self._show(finished[len(shown) :])
+            shown = finished
+            if finished == text:
+                ids = ids[n_context:]
+                shown, n_context = self._tokenizer.decode(ids), len(ids)
         click.echo()
 
     def _after_the_first(self, drawn: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -84,22 +92,33 @@ class Conversation:
             yield from drawn
 
     def _show(self, text: str) -> None:
+        encoding = sys.stdout.encoding
         if self._raw:
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
             click.echo(text, nl=False, color=True)  # or click leaves out escapes
         else:
-            click.echo(escape_controls(text, sys.stdout.encoding), nl=False)
+            click.echo(escape_controls(text, encoding), nl=False)
 
     def converse(self, seed: int) -> None:
-        """Answer each line of the input; its end or Ctrl-C ends the conversation."""
+        """Answer each line of the input; its end or Ctrl-C ends the conversation.
+
+        Raises:
+            UserError: If a line is too long.
+            SessionError: If the session's file cannot be written.
+        """
         is_terminal = sys.stdin.isatty()
         for turn in itertools.count():
             if is_terminal:
                 click.echo("> ", nl=False)
             try:
-                line = sys.stdin.buffer.readline()
+                line = _read_line()
                 if not line:
                     return
-                self.read(line)
+                try:
+                    self.read(line)
+                except UserError as error:
+                    click.echo(f"{escape_controls(str(error))} Try another.", err=True)
+                    continue
                 self.write(seed + turn)
             except KeyboardInterrupt:
                 click.echo()
@@ -114,3 +133,14 @@ class Conversation:
         """
         if self._session is not None:
             save_session(self._session, self._model, self._stream.state)
+
+
+def _read_line() -> bytes:
+    """The next line of the standard input; empty at its end."""
+    line = sys.stdin.buffer.readline(MAX_TEXT_BYTES + 1)
+    if len(line) > MAX_TEXT_BYTES:
+        raise UserError(
+            f"a line of the standard input does not end after {MAX_TEXT_BYTES:,} "
+            "bytes, the most that is read."
+        )
+    return line

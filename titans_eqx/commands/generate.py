@@ -60,6 +60,8 @@ def main(
     if prompt == "":
         raise UserError("the prompt is empty; give at least one character.")
     if session is not None:
+        if os.path.islink(session):
+            session = Path(os.path.realpath(session))  # which need not be there yet
         if not session.absolute().parent.is_dir():
             raise UserError(f"--session {session}: there is no folder for it.")
         probe_output(session, "--session")

@@ -22,6 +22,9 @@ VARIABLE: Final = "TITANS_EQX_HUGE_PAGES"
 TUNABLES: Final = "GLIBC_TUNABLES"
 TUNABLE: Final = "glibc.malloc.hugetlb"
 FIRST_GLIBC: Final = (2, 35)
+STARTED: Final = "TITANS_EQX_STARTED_AGAIN"
+"""In the environment of a process that was started again: its number."""
+
 CHOICE: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -36,13 +39,18 @@ def use_huge_pages() -> None:
     is_child = multiprocessing.parent_process() is not None
     if not is_launcher(sys.modules["__main__"]) or is_watched or is_child:
         return
+    number = str(os.getpid())
     environment = with_huge_pages(os.environ)
-    if environment != dict(os.environ):
+    # Some systems take the setting out of the environment, which would never end.
+    is_again = os.environ.get(STARTED) == number
+    if environment != dict(os.environ) and not is_again:
         sys.stdout.flush()
         sys.stderr.flush()
         with suppress(OSError):  # then it goes on as it is
             os.execve(
-                sys.executable, [sys.executable, *sys.orig_argv[1:]], env=environment
+                sys.executable,
+                [sys.executable, *sys.orig_argv[1:]],
+                env=environment | {STARTED: number},
             )
 
 

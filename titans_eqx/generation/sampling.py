@@ -128,7 +128,8 @@ class Sampling(eqx.Module):
         top_p = jnp.asarray(self.top_p, logits.dtype)
         # Rounding must not make 1 a filter.
         is_kept = (descending >= kth) & ((before < top_p) | (top_p == 1))
-        return jnp.min(jnp.where(is_kept, descending, jnp.inf))
+        # A tiny top_p is rounded to 0, and then nothing is below it.
+        return jnp.min(jnp.where(is_kept, descending, descending[0]))
 
     def is_stop(self, token: Int[Array, ""]) -> Bool[Array, ""]:
         """Whether generation ends after this token."""

@@ -6,6 +6,7 @@ session format and a fingerprint of the model that reads the stream.
 
 import hashlib
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,8 @@ def fingerprint(model: TitansLM) -> str:
 def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
     """Write the state of a stream to a file; an older file is replaced at once or not.
 
+    Of a link it is the file to which the link leads.
+
     Raises:
         SessionError: If the file cannot be written, the state is not this model's, or
             it has numbers that are not finite.
@@ -66,8 +69,10 @@ def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
         "titans_eqx": version("titans_eqx"),
         "model": fingerprint(model),
     }
+    # Or the link itself would be replaced.
+    target = os.path.realpath(path) if os.path.islink(path) else path
     try:
-        write_array_file(Path(path), state, header)
+        write_array_file(Path(target), state, header)
     except ArrayFileError as error:
         raise SessionError(f"the session is not saved: {error}") from error
 

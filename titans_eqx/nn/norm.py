@@ -17,7 +17,8 @@ def unit_norm(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
         x: Vectors along the last axis. A zero vector stays zero, with finite gradient.
 
     Returns:
-        Vectors of norm 1, or slightly less where the input is tiny.
+        Vectors of norm 1, or less where the input is tiny. Zero where the sum of
+        squares overflows: in float32 from norms of about 1.8e19.
     """
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(square + UNIT_NORM_EPS)
@@ -30,7 +31,9 @@ def standardize(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
         x: Vectors along the last axis.
 
     Returns:
-        Vectors of mean 0 and (up to a small epsilon) variance 1.
+        Vectors of mean 0 and (up to a small epsilon) variance 1. Zero where the sum of
+        squares overflows: in float32 from deviations of about 1e19. NaN where the sum
+        of the entries does, from about 3.4e38.
     """
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
