@@ -4,13 +4,18 @@ import shutil
 
 import jax
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from tests.refusal import assert_refused
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.commands.sweep import SUITES, main
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation import NeedleSettings, sweep
 from titans_eqx.evaluation import suites as library
-from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.comparison import EvaluationComparison, Run
+from titans_eqx.evaluation.report import write_json
 from titans_eqx.evaluation.row_bits import read_row_bits
 from titans_eqx.evaluation.text_models import VARIANTS, PairedComparison
 
@@ -90,6 +95,68 @@ def test_models_on_text_are_measured_on_the_same_rows(run_folder, tmp_path):
     for name in ("bits", "bytes"):
         sums = np.sum([getattr(kind, name) for kind in kinds], axis=0)
         np.testing.assert_allclose(sums, getattr(all_, name))
+
+
+NEEDLE = NeedleSettings(lengths=(128,), depths=(0.5,), n_examples=2, batch_size=2)
+
+
+@pytest.fixture
+def finished(run_folder, tmp_path):
+    """A function that makes a finished, measured run and a case that asks for it."""
+    line = {"length": 128, "accuracy": 0.5, "independent": 2.0}
+    report = {"settings": dataclasses.asdict(NEEDLE), "table": [line]}
+
+    def make(name, *overrides):
+        folder = tmp_path / name
+        shutil.copytree(run_folder, folder)
+        write_json(report, folder / "evaluation" / "needle-at-40" / "results.json")
+        return Case(name=name, config=folder / "config.toml", overrides=overrides)
+
+    return make
+
+
+def suite_of(*cases):
+    return Suite(cases=cases, comparison=EvaluationComparison(settings=NEEDLE))
+
+
+def test_a_run_of_other_values_is_refused_before_another_is_trained(finished, tmp_path):
+    other = finished("other", "train.seed=5")
+    first = dataclasses.replace(other, name="first")
+    with pytest.raises(UserError, match=r"other was finished with other values in"):
+        sweep.sweep(suite_of(first, other), tmp_path, with_picture=False)
+    assert not (tmp_path / "first").exists()
+
+
+def test_runs_that_are_not_asked_for_and_do_not_fit_are_left_out(
+    finished, tmp_path, capsys, monkeypatch
+):
+    good, beside = finished("good"), finished("beside")
+    other, bad = finished("other", "train.seed=5"), finished("bad", "model.none=1")
+    monkeypatch.setattr(sweep, "train", lambda config, _: config.train.steps)
+    chosen = suite_of(bad, other, good, beside)
+    sweep.sweep(chosen, tmp_path, only=["good"], with_picture=False)
+    printed = capsys.readouterr().out
+    assert "bad is left out: " in printed
+    assert "other is left out: " in printed
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [line["run"] for line in table] == ["good", "beside"]
+
+
+def test_a_measurement_that_was_interrupted_after_its_picture_is_made_again(
+    run_folder, tmp_path
+):
+    shutil.copytree(run_folder, tmp_path / "run")
+    config = load_model(run_folder).config
+    run = Run(name="run", config=config, folder=tmp_path / "run")
+    folder = run.folder / "evaluation" / "needle-at-40"
+    folder.mkdir(parents=True)
+    (folder / "picture.png").touch()
+    comparison = EvaluationComparison(settings=NEEDLE)
+    comparison.measure(run, with_picture=False)
+    assert comparison.is_measured(run)
+    assert json.loads((folder / "results.json").read_text())["average"] is False
+    with pytest.raises(UserError, match="holds results"):
+        comparison.measure(run, with_picture=False)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(

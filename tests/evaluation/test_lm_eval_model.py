@@ -1,6 +1,7 @@
 """The adapter answers what the model says, and `lm_eval` runs a local task with it."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +12,38 @@ from tests.models.small import small_config, small_model
 from titans_eqx.checkpoint.load_model import LoadedModel
 from titans_eqx.config import RunConfig
 from titans_eqx.data import ByteTokenizer
+from titans_eqx.data.tokenizer import FileTokenizer
 
 lm_eval = pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.filterwarnings("default")  # those of its many packages
+BPE = Path(__file__).parents[2] / "configs" / "text" / "tokenizer.json"
 LONG = "a long context, " * 40  # more than is read at once
 PAIRS = [(LONG, "and its end"), ("2 + 2 = ", "4"), ("", "no context"), ("a", " b c")]
 
 
-@pytest.fixture(scope="module")
-def model():
+def model_of(vocab_size):
     # Linear: the deep memory of the small models amplifies rounding over long texts.
     memory = {"depth": 1, "norm": False}
-    return small_model(small_config(vocab_size=256, memory=memory))
+    return small_model(small_config(vocab_size=vocab_size, memory=memory))
+
+
+def adapter_of(model, tokenizer):
+    from titans_eqx.evaluation.lm_eval_model import LMEvalModel
+
+    loaded = LoadedModel(
+        model=model, config=RunConfig(), tokenizer=tokenizer, step=1, refused=()
+    )
+    return LMEvalModel(loaded, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of(256)
 
 
 @pytest.fixture(scope="module")
 def adapter(model):
-    from titans_eqx.evaluation.lm_eval_model import LMEvalModel
-
-    loaded = LoadedModel(
-        model=model, config=RunConfig(), tokenizer=ByteTokenizer(), step=1, refused=()
-    )
-    return LMEvalModel(loaded, batch_size=2)
+    return adapter_of(model, ByteTokenizer())
 
 
 def instance(kind, *arguments):
@@ -62,6 +73,28 @@ def test_loglikelihoods_are_those_of_one_pass(model, adapter):
         expected, greedy = oracle(model, stem, pair[0][len(stem) :] + pair[1])
         assert found == pytest.approx(expected, rel=1e-4)
         assert is_greedy == greedy
+
+
+def test_tokens_that_a_continuation_changes_are_scored_with_it():
+    pytest.importorskip("tokenizers")
+    tokenizer = FileTokenizer(BPE)
+    model = model_of(tokenizer.vocab_size)
+    pairs = [("retur", "n"), ("sel", "f")]
+    requests = [instance("loglikelihood", *pair) for pair in pairs]
+    # re|tur becomes re|turn, and se|l becomes self, before which nothing is read.
+    tokens = [
+        tokenizer.encode(b"return"),
+        [tokenizer.separator, *tokenizer.encode(b"self")],
+    ]
+    for ids, (found, is_greedy) in zip(
+        tokens, adapter_of(model, tokenizer).loglikelihood(requests), strict=True
+    ):
+        assert len(ids) == 2
+        logits = model(jnp.asarray(ids[:-1], jnp.int32))[0][-1]
+        assert found == pytest.approx(
+            float(jax.nn.log_softmax(logits)[ids[-1]]), rel=1e-4
+        )
+        assert is_greedy == (int(logits.argmax()) == ids[-1])
 
 
 def test_a_whole_text_is_scored_rolling(model, adapter):

@@ -1,5 +1,6 @@
 """Accuracies over seeds, the best of a grid, and pictures, from reports by hand."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -10,10 +11,11 @@ from rich.console import Console
 
 from titans_eqx.config import load_config
 from titans_eqx.errors import UserError
+from titans_eqx.evaluation import essays, mad, states, suites, zoology
 from titans_eqx.evaluation.accuracy import AccuracySettings
-from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.comparison import EvaluationComparison, Run
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
-from titans_eqx.evaluation.report import show
+from titans_eqx.evaluation.report import show, write_json
 from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.suites import suite
 
@@ -44,14 +46,14 @@ def reported(tmp_path):
             name=name, seed=seed, config=config, folder=tmp_path / f"{name} {seed}"
         )
         path = run.folder / "evaluation" / "accuracy-at-50" / "results.json"
-        path.parent.mkdir(parents=True)
         # 25 examples with two cases each, which count for 40 and for 30 independent.
         both = {"length": 64, "cases": 50}
         lines = [
             {**both, "depth": 0.0, "accuracy": accuracy + 0.1, "independent": 40.0},
             {**both, "depth": 1.0, "accuracy": accuracy - 0.1, "independent": 30.0},
         ]
-        path.write_text(json.dumps({"table": lines}))
+        settings = dataclasses.asdict(COMPARISON.settings)
+        write_json({"settings": settings, "table": lines}, path)
         return run
 
     return make
@@ -70,14 +72,15 @@ def runs(reported):
     ]
 
 
-def test_the_best_with_the_first_seed_is_kept_and_its_mean_has_an_interval(runs):
+def test_the_best_with_the_first_seed_is_kept_and_others_make_its_mean(runs):
     table = COMPARISON.table(runs)
     assert [line["kept"] for line in table] == [False, True, True]
     best, alone = table[1:]
-    interval = scipy.stats.ttest_1samp([0.6, 0.7, 0.5], 0).confidence_interval()
+    interval = scipy.stats.ttest_1samp([0.7, 0.5], 0).confidence_interval()
     assert best["accuracy"] == pytest.approx(0.6)
-    assert (best["low"], best["high"]) == pytest.approx(tuple(interval))
-    assert (best["over"], best["seeds"], best["published"]) == ("seeds", 3, 0.5)
+    assert interval.low < 0 < 1 < interval.high
+    assert (best["low"], best["high"]) == (0, 1)
+    assert (best["over"], best["seeds"], best["published"]) == ("seeds", 2, 0.5)
     assert alone["published"] is None
     # Of 100 cases, 30 of them right, that count for 70, 21 of them right.
     wilson = scipy.stats.binomtest(21, 70).proportion_ci(method="wilson")
@@ -85,7 +88,7 @@ def test_the_best_with_the_first_seed_is_kept_and_its_mean_has_an_interval(runs)
     assert (alone["accuracy"], alone["over"], alone["cases"]) == (0.3, "examples", 100)
     summary = COMPARISON.summary(table)
     kept = [(line["model"], line["95 % low high"]) for line in summary]
-    assert kept == [("lmm 0.01", "0.352 0.848"), ("mac 0.001", "0.205 0.415")]
+    assert kept == [("lmm 0.01", "0.000 1.000"), ("mac 0.001", "0.205 0.415")]
 
 
 def test_the_printed_table_of_a_grid_is_whole_on_80_columns():
@@ -110,6 +113,52 @@ def test_a_report_of_an_earlier_version_is_refused(reported):
         COMPARISON.table([run])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"n_examples": 7}}, "n_examples was 7, is 64; "),
+        ({"average": True}, "average was True, is False; "),
+    ],
+)
+def test_a_report_of_another_evaluation_is_refused(reported, changes, message):
+    run = reported("lmm at 0.01", 0, 0.5)
+    (path,) = run.folder.rglob("results.json")
+    report = json.loads(path.read_text())
+    settings = report["settings"] | changes.get("settings", {})
+    path.write_text(json.dumps(report | changes | {"settings": settings}))
+    for use in (COMPARISON.is_measured, lambda run: COMPARISON.table([run])):
+        with pytest.raises(UserError, match=f"another evaluation: {message}remove it"):
+            use(run)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    {
+        "ablation": suites.RECALL,
+        "needle": suites.NEEDLE,
+        "zoology": zoology.SETTINGS,
+        "mad": mad.SETTINGS,
+        "states": states.SETTINGS,
+        "essays": essays.SETTINGS,
+    }.values(),
+)
+def test_a_report_of_the_settings_of_a_suite_is_its_own(reported, settings):
+    run = reported("lmm at 0.01", 0, 0.5)
+    comparison = EvaluationComparison(settings=settings)
+    (path,) = run.folder.rglob("results.json")
+    report = json.loads(path.read_text())
+    path = run.folder / "evaluation" / f"{settings.name}-at-50" / "results.json"
+    write_json(report | {"settings": dataclasses.asdict(settings)}, path)
+    assert comparison.is_measured(run)
+
+
+def test_where_all_first_seeds_diverged_no_further_seed_is_worth_it(reported):
+    measured = [reported("lmm at 0.01", 0, 0.5)]
+    run = dataclasses.replace(measured[0], name="mac at 0.01", seed=1)
+    assert not COMPARISON.is_best(run, measured)
+    assert not COMPARISON.is_best(run, [])
+
+
 def test_further_seeds_are_for_the_best_of_the_grid_alone(runs):
     first = runs[:3]
     assert not COMPARISON.is_best(runs[3], first)
@@ -132,7 +181,7 @@ def test_the_picture_has_a_panel_for_each_task(runs, tmp_path, monkeypatch):
     (panel,) = saved[0].axes
     assert panel.get_title() == "copy"
     (curve, _) = panel.lines
-    assert curve.get_xydata().tolist() == [[0.001, 0.65], [0.01, 0.6]]
+    assert curve.get_xydata().tolist() == [[0.001, 0.9], [0.01, 0.6]]
 
 
 def test_only_attention_over_all_needs_more_bytes_for_more_tokens():

@@ -3,7 +3,12 @@ import pytest
 
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.repeats import contexts_of_rows, repeat_distances
-from titans_eqx.evaluation.row_bits import RowPart, read_row_bits, split_rows
+from titans_eqx.evaluation.row_bits import (
+    RowPart,
+    read_row_bits,
+    split_rows,
+    tokens_of_repeat,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,11 @@ def test_what_no_row_has_is_left_out():
     found = list(split_rows(ones, ones, counted))
     assert [part.context for part in found] == ["all", "new"]
     assert list(split_rows(ones, 0 * ones, counted)) == []
+
+
+def test_a_repeat_of_bytes_is_four_with_separators_too():
+    assert tokens_of_repeat(np.array([[1, 1, 1, 1], [1, 0, 1, 1]])) == 4
+    assert tokens_of_repeat(np.array([[2, 3, 2, 0], [3, 2, 4, 2]])) == 2
 
 
 def part(bits, n_bytes):

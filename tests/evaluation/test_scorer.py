@@ -2,12 +2,33 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.models.small import small_config, small_model
 from titans_eqx.config import MqarConfig
 from titans_eqx.data import TaskExamples, build_task
 from titans_eqx.evaluation import StreamScorer
 from titans_eqx.evaluation import scorer as module
+
+
+@pytest.mark.slow
+def test_memories_that_start_anew_do_not_make_longer_blocks(monkeypatch):
+    model, forget_every = small_model(small_config(n_layers=1)), 22
+    task = build_task(MqarConfig(vocab_size=12, n_pairs=2))
+    examples = list(TaskExamples(task, 43, 2, 0, "train"))
+    expected = list(StreamScorer(model, 2, forget_every=forget_every)(examples))
+    lengths, score = [], module.token_loss
+
+    def token_loss(logits, *others):
+        lengths.append(logits.shape[1])
+        return score(logits, *others)
+
+    monkeypatch.setattr(module, "BLOCK_LEN", 8)
+    monkeypatch.setattr(module, "token_loss", token_loss)
+    scored = list(StreamScorer(model, 2, forget_every=forget_every)(examples))
+    assert max(lengths) <= 8
+    for one, other in zip(scored, expected, strict=True):
+        np.testing.assert_allclose(one.loss, other.loss, atol=1e-4)
 
 
 def test_examples_are_scored_as_streams(monkeypatch):

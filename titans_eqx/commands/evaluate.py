@@ -112,7 +112,10 @@ def main(
     out: Path | None,
     no_picture: bool,
 ) -> None:
-    """Measure a trained model; examples are read as streams, so any length fits."""
+    """Measure a trained model.
+
+    Examples are read as streams, so any length fits; memory-layers reads them whole.
+    """
     given = {
         "--length": lengths,
         "--pairs": pairs,

@@ -43,7 +43,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     "--seeds",
     type=click.IntRange(1, 1000),
     help="How many seeds to train each run with, the same for all. "
-    "[default: recall, needle, ablation and rules 1, others 3]",
+    "[default: recall, needle, ablation and rules 1, mad 4, others 3]",
 )
 @click.option(
     "--set",

@@ -1,16 +1,20 @@
 """What a sweep measures of its runs, and how it sets them side by side."""
 
+import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from titans_eqx.checkpoint.metadata import differences
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.evaluate import Settings, evaluate, evaluation_dir
 from titans_eqx.evaluation.plots import plot_curves
-from titans_eqx.evaluation.report import REPORT, read_table
+from titans_eqx.evaluation.report import REPORT, read_report
 from titans_eqx.evaluation.table import Table
+from titans_eqx.files import to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,11 @@ class AbstractComparison(ABC):
 
     @abstractmethod
     def is_measured(self, run: Run) -> bool:
-        """Whether an earlier sweep has finished this one."""
+        """Whether an earlier sweep has finished this one.
+
+        Raises:
+            UserError: If the results in its folder are of something else.
+        """
 
     @abstractmethod
     def measure(self, run: Run, *, with_picture: bool) -> None:
@@ -64,27 +72,47 @@ class AbstractEvaluationComparison(AbstractComparison):
     settings: Settings  # of the evaluation
 
     def is_measured(self, run: Run) -> bool:
-        """See `AbstractComparison.is_measured`."""
-        return (self._dir(run) / REPORT).exists()
+        """See `AbstractComparison.is_measured`.
+
+        Raises:
+            UserError: As `report`.
+        """
+        if not (self._dir(run) / REPORT).exists():
+            return False
+        self.report(run)
+        return True
 
     def measure(self, run: Run, *, with_picture: bool) -> None:
         """See `AbstractComparison.measure`."""
-        evaluate(run.folder, self.settings, self._dir(run), with_picture=with_picture)
+        steps = run.config.train.steps
+        # No `out`: a picture alone is there if this was interrupted before.
+        evaluate(run.folder, self.settings, None, step=steps, with_picture=with_picture)
 
     def report(self, run: Run) -> Table:
         """The lines of the evaluation of a run.
 
         Raises:
-            UserError: If there is something else, or it is of an earlier version.
+            UserError: If there is something else, or it is of an earlier version or of
+                another evaluation.
         """
         path = self._dir(run) / REPORT
-        table = read_table(path)
-        if any("independent" not in line for line in table):
+        report = read_report(path)
+        if any("independent" not in line for line in report.table):
             raise UserError(
                 f"{path} is of an earlier version, whose intervals took all answers of "
                 "an example for independent; remove it to measure again."
             )
-        return table
+        asked = json.loads(to_json(dataclasses.asdict(self.settings)))
+        changes = differences(report.settings, asked)
+        if report.average is not None:
+            reads_average = run.config.train.ema_decay > 0
+            changes += differences(report.average, reads_average, "average")
+        if changes:
+            raise UserError(
+                f"{path} is of another evaluation: {'; '.join(changes)}; remove it to "
+                "measure again."
+            )
+        return report.table
 
     def _dir(self, run: Run) -> Path:
         return evaluation_dir(run.folder, self.settings, run.config.train.steps)

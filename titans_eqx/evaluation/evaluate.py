@@ -96,6 +96,7 @@ def evaluate(
         "measure": settings.name,
         "run": str(run_dir),
         "step": loaded.step,
+        "average": average and loaded.config.train.ema_decay > 0,
         "settings": dataclasses.asdict(settings),
         "table": table,
     }

@@ -96,15 +96,20 @@ class LMEvalModel(LM):
         return [self._generate(*request.args) for request in requests]
 
     def _example(self, context: str, continuation: str) -> Example:
-        """A context and a continuation, of which the latter is scored."""
+        """A context and a continuation, of which the latter is scored.
+
+        With it what it changes of the tokens of the context.
+        """
         # Spaces belong to the word after them, and words may not be cut.
         stem = context.rstrip()
         continuation = context[len(stem) :] + continuation
-        first = self._encode(stem)
         whole = self._encode(stem + continuation)
-        n_scored = max(len(whole) - len(first), 0)
+        # A token may reach over the border, or end elsewhere because of what follows:
+        # from there on the context alone is read as other tokens.
+        n_read = _n_common(self._encode(stem), whole)
+        n_scored = len(whole) - n_read
         # Something has to be read before the first token can be predicted.
-        if len(first) == 0:
+        if n_read == 0:
             whole = np.concatenate([[self._tokenizer.separator], whole])
         length = max(len(whole) - 1, 1)
         filled = _filled_length(length)
@@ -167,6 +172,12 @@ class LMEvalModel(LM):
 
     def _encode(self, text: str) -> np.ndarray:
         return self._tokenizer.encode(text.encode()).astype(np.int32)
+
+
+def _n_common(first: np.ndarray, second: np.ndarray) -> int:
+    """How many tokens both start with."""
+    n = min(len(first), len(second))
+    return int(np.cumprod(first[:n] == second[:n]).sum())
 
 
 def _filled_length(length: int) -> int:

@@ -43,22 +43,24 @@ class AccuracyComparison(AbstractEvaluationComparison):
     def is_best(self, run: Run, measured: Sequence[Run]) -> bool:
         """Whether none of its grid did better with the first seed.
 
-        The other seeds have no part in the choice, so their accuracies are not those of
-        the luckiest of many.
+        None is the best where all of them diverged with that seed.
         """
-        rivals = [
-            one
-            for one in measured
-            if one.seed == 0 and self._group(one) == self._group(run)
-        ]
-        return run.name == max(rivals or [run], key=self._mean).name
+        rivals = self._rivals(run, measured)
+        return bool(rivals) and run.name == max(rivals, key=self._mean).name
 
     def table(self, runs: Sequence[Run]) -> Table:
-        """See `AbstractComparison.table`: a line for each run and size of example."""
+        """See `AbstractComparison.table`: a line for each run and size of example.
+
+        The first seed, which chose the best of several settings, is no part of the mean
+        over seeds where there are others: its accuracy is that of the luckiest of many,
+        and theirs are not.
+        """
         table: Table = []
         for name in dict.fromkeys(run.name for run in runs):
             seeds = [run for run in runs if run.name == name]
             is_kept = {"kept": self.is_best(seeds[0], runs)} if self.grid else {}
+            if len(self._rivals(seeds[0], runs)) > 1:
+                seeds = [run for run in seeds if run.seed != 0] or seeds
             for lines in zip(*map(self._lines, seeds), strict=True):
                 size = {key: lines[0][key] for key in SIZE if key in lines[0]}
                 line = (
@@ -121,6 +123,14 @@ class AccuracyComparison(AbstractEvaluationComparison):
             if all(line[key] == one[key] for key in one if key in line):
                 beside |= {key: one[key] for key in one if key in beside}
         return beside
+
+    def _rivals(self, run: Run, measured: Sequence[Run]) -> list[Run]:
+        """All settings of its grid, itself too, with the first seed."""
+        return [
+            one
+            for one in measured
+            if one.seed == 0 and self._group(one) == self._group(run)
+        ]
 
     def _group(self, run: Run) -> Columns:
         columns = self.columns[run.name]

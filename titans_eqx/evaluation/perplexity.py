@@ -79,7 +79,10 @@ def _scores(
         nats, error = float(sums.sum() / n_tokens), math.nan
         if n_examples > 1:
             error = float(by_example.std(ddof=1) / math.sqrt(n_examples))
-        perplexity = math.exp(nats)
+        try:
+            perplexity = math.exp(nats)
+        except OverflowError:  # above 709 nats
+            perplexity = math.inf
     if n_counted_bytes > 0:
         bits = float(sums.sum() / math.log(2) / n_counted_bytes)
     return {

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from titans_eqx.errors import UserError
@@ -17,7 +18,7 @@ MAX_BYTES: Final = 2**26  # of a report that is read
 
 def show(table: Table, title: str, console: Console | None = None) -> None:
     """Print a table, by default to standard output."""
-    rich_table = RichTable(title=title)
+    rich_table = RichTable(title=escape(title))
     for column in table[0]:
         # A word a line: rich would cut numbers before it breaks a title.
         rich_table.add_column(column.replace(" ", "\n"), justify="right")
@@ -41,29 +42,31 @@ def write_json(content: Any, path: Path) -> None:
         ) from error
 
 
-def read_table(path: Path) -> Table:
-    """The table of a report.
+class Report(BaseModel):
+    """What is read of a report."""
+
+    table: Annotated[Table, Field(min_length=1)]
+    settings: dict[str, Any] = {}  # of the evaluation, as JSON
+    average: bool | None = None  # of the weights, was read; None: not recorded then
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.
 
     Raises:
         UserError: If the file is no report.
     """
     try:
-        return _Report.model_validate_json(read_regular(path, MAX_BYTES)).table
+        return Report.model_validate_json(read_regular(path, MAX_BYTES))
     except ValidationError as error:
         raise UserError(
             f"{path} is not the result of an evaluation; remove it to evaluate again."
         ) from error
 
 
-class _Report(BaseModel):
-    """What is read of a report."""
-
-    table: Annotated[Table, Field(min_length=1)]
-
-
 def _text(value: float | int | str | None) -> str:
     if value is None:
         return "-"  # not measured
     if isinstance(value, str):
-        return value
+        return escape(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

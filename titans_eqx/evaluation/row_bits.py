@@ -78,14 +78,24 @@ def measure_row_bits(
     # The longest first: a text that is too short for them is refused at once.
     longer = held_out_examples(data, LONGER * data.seq_len, N_ROWS // LONGER)
     trained = held_out_examples(data, data.seq_len, N_ROWS)
-    text = trained.text
-    repeat_len = math.ceil(REPEAT_BYTES * text.n_tokens / text.n_bytes)
+    repeat_len = tokens_of_repeat(trained.n_bytes)
     parts: list[RowPart] = []
     for rows in (trained, longer):
         bits = np.stack([one.loss for one in scorer(rows.examples)]) / math.log(2)
         counted = contexts_of_rows(rows.inputs, repeat_len, window)
         parts.extend(split_rows(bits, rows.n_bytes, counted))
-    return RowBits(text=text.fingerprint, parameters=parameters, parts=parts)
+    fingerprint = trained.text.fingerprint
+    return RowBits(text=fingerprint, parameters=parameters, parts=parts)
+
+
+def tokens_of_repeat(n_bytes: np.ndarray) -> int:
+    """How many tokens have on average the bytes that make a repeat, or more.
+
+    Args:
+        n_bytes: What each token stands for; separators, which stand for none, do not
+            count, or bytes would be more than one token each.
+    """
+    return math.ceil(REPEAT_BYTES * np.count_nonzero(n_bytes) / n_bytes.sum())
 
 
 def split_rows(

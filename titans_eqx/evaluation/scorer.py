@@ -63,21 +63,15 @@ class StreamScorer:
             arrays: PyTree[Array], state: ModelState, block: Batch
         ) -> tuple[ModelState, TokenLoss]:
             model = eqx.combine(arrays, static)
-            if forget_every > 0:
-                state = jax.vmap(model.forget)(state)
             logits, state = jax.vmap(model)(block["inputs"], state)
             return state, token_loss(logits, block["targets"], block["mask"])
 
+        def forget(arrays: PyTree[Array], state: ModelState) -> ModelState:
+            return jax.vmap(eqx.combine(arrays, static).forget)(state)
+
         self._start = jax.jit(start, out_shardings=batch_sharding(self._mesh))
-        self._read = jax.jit(
-            jax.shard_map(
-                read,
-                mesh=self._mesh,
-                in_specs=(REPLICATED, BATCH, BATCH),
-                out_specs=BATCH,
-            ),
-            donate_argnums=1,
-        )
+        self._read = self._spread(read, (REPLICATED, BATCH, BATCH))
+        self._forget = self._spread(forget, (REPLICATED, BATCH))
 
     def __call__(self, examples: Iterable[Example]) -> Iterator[Scores]:
         """Score examples of equal lengths, each as a stream of its own."""
@@ -85,16 +79,24 @@ class StreamScorer:
         while batch := list(islice(iterator, self._batch_size)):
             yield from self._score(batch)
 
+    def _spread(self, function: Callable, in_specs: tuple) -> Callable:
+        """Compiled for all devices; the state, its second argument, is used up."""
+        spread = jax.shard_map(
+            function, mesh=self._mesh, in_specs=in_specs, out_specs=BATCH
+        )
+        return jax.jit(spread, donate_argnums=1)
+
     def _score(self, examples: list[Example]) -> list[Scores]:
         length = examples[0]["inputs"].size
-        block_len = self._forget_every or min(BLOCK_LEN, length)
-        n_blocks = -(-length // block_len)
+        blocks = _blocks(length, self._forget_every)
         # Zeros fill up the batch and the last block; nothing of them is scored.
-        fill = (0, self._batch_size - len(examples)), (0, n_blocks * block_len - length)
+        fill = (0, self._batch_size - len(examples)), (0, blocks[-1][1] - length)
         batch = jax.tree.map(lambda *xs: np.pad(np.stack(xs), fill), *examples)
         state, parts = self._start(self._arrays), []
-        for first in range(0, n_blocks * block_len, block_len):
-            block = jax.tree.map(lambda x, i=first: x[:, i : i + block_len], batch)
+        for first, stop in blocks:
+            if self._forget_every and first % self._forget_every == 0:
+                state = self._forget(self._arrays, state)
+            block = jax.tree.map(lambda x, i=first, j=stop: x[:, i:j], batch)
             block = jax.device_put(block, batch_sharding(self._mesh))
             state, scores = self._read(self._arrays, state, block)
             parts.append(jax.device_get(Scores(scores.loss, scores.is_correct)))
@@ -103,6 +105,23 @@ class StreamScorer:
             jax.tree.map(lambda x, i=i: x[i, :length], whole)
             for i in range(len(examples))
         ]
+
+
+def _blocks(length: int, forget_every: int) -> list[tuple[int, int]]:
+    """Where the parts of an example that are read at once start and stop.
+
+    None is longer than `BLOCK_LEN`, none goes on after the memories start anew, and
+    almost all are of one length, for few programs. The last may reach over the end.
+    """
+    span = forget_every or (
+        length if length < BLOCK_LEN else -(-length // BLOCK_LEN) * BLOCK_LEN
+    )
+    block_len = -(-span // -(-span // BLOCK_LEN))
+    return [
+        (first, min(first + block_len, start + span))
+        for start in range(0, length, span)
+        for first in range(start, min(start + span, length), block_len)
+    ]
 
 
 def show_progress(scorer: Scorer) -> Scorer:

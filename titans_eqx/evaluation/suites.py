@@ -35,7 +35,7 @@ SEEDS: Final = {  # with which each run is trained
     "rules": 1,
     "text": 3,
     "zoology": 3,
-    "mad": 3,
+    "mad": 4,  # of which the first chooses among the settings
     "states": 3,
     "essays": 3,
 }

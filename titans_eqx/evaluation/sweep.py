@@ -4,17 +4,21 @@ What is finished is not done again, so a sweep that was interrupted goes on with
 same command.
 """
 
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import click
 
-from titans_eqx.checkpoint.load_model import load_model
+from titans_eqx.checkpoint.checkpoints import Checkpoints
+from titans_eqx.checkpoint.errors import CheckpointError
+from titans_eqx.checkpoint.metadata import saved_config
+from titans_eqx.checkpoint.model_folder import find_checkpoints
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
-from titans_eqx.evaluation.case import Suite
-from titans_eqx.evaluation.comparison import Run
+from titans_eqx.evaluation.case import Case, Suite
+from titans_eqx.evaluation.comparison import AbstractComparison, Run
 from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.report import show, write_json
@@ -34,7 +38,7 @@ def sweep(
         suite: The runs.
         out: Folder with a folder for each run.
         only: Names of runs and groups to do; empty for all. What earlier sweeps
-            finished of the others is shown too.
+            finished of the others is shown too, if it was made with the same values.
         with_picture: Whether to draw.
 
     Raises:
@@ -46,44 +50,94 @@ def sweep(
         probe_output(out / name, "--out")
     comparison, title = suite.comparison, f"sweep in {out}"
     runs: list[Run] = []
-    # Before the first run: a config that cannot be used is refused at once, not after
-    # hours of training.
-    wanted = {one.label: one.load() for one in suite.cases if one.is_in(only)}
+    # Before the first run: what cannot be used is refused at once, not after hours of
+    # training.
+    wanted = {case.label: _run(case, out) for case in suite.cases if case.is_in(only)}
+    for run in wanted.values():
+        comparison.is_measured(run)  # refuses what is of another evaluation
+        _check_finished(run)
     for case in suite.cases:
-        folder = out / case.label.replace(" ", "-")
-        config = wanted.get(case.label)
-        # The others are loaded if they are there, perhaps from a sweep beside this one;
-        # what is set may be a key that the others' tasks do not have.
-        if config is None and folder.exists():
-            config = case.load()
-        if config is None:
+        run = wanted.get(case.label) or _earlier_run(case, out, comparison)
+        if run is None:
             continue
-        run = Run(name=case.name, seed=case.seed, config=config, folder=folder)
-        is_measured = comparison.is_measured(run)
-        if not is_measured and not (case.label in wanted and suite.is_worth(run, runs)):
-            continue
-        try:
-            if train(config, folder) < config.train.steps:
-                return  # interrupted; the run has said so
-        except DivergedError as error:
-            click.echo(f"{case.label} is left out: {error}")
-            continue
-        _check_same(config, load_model(folder).config, folder)
-        if not is_measured:
-            comparison.measure(run, with_picture=with_picture)
+        if case.label in wanted:
+            is_measured = comparison.is_measured(run)
+            if not is_measured and not suite.is_worth(run, runs):
+                continue
+            try:
+                if train(run.config, run.folder) < run.config.train.steps:
+                    return  # interrupted; the run has said so
+            except DivergedError as error:
+                _leave_out(case, error)
+                continue
+            _check_same(run)
+            if not is_measured:
+                comparison.measure(run, with_picture=with_picture)
         runs.append(run)
         write_json(comparison.table(runs), out / TABLE)
         if with_picture:
             comparison.plot(runs, title, out / PICTURE)
-    if runs:
-        show(comparison.summary(comparison.table(runs)), title)
+    if runs and (lines := comparison.summary(comparison.table(runs))):
+        show(lines, title)
 
 
-def _check_same(config: RunConfig, trained: RunConfig, run_dir: Path) -> None:
+def _run(case: Case, out: Path) -> Run:
+    config, folder = case.load(), _folder(case, out)
+    return Run(name=case.name, seed=case.seed, config=config, folder=folder)
+
+
+def _folder(case: Case, out: Path) -> Path:
+    return out / case.label.replace(" ", "-")
+
+
+def _earlier_run(case: Case, out: Path, comparison: AbstractComparison) -> Run | None:
+    """A run that is not asked for, if an earlier sweep or one beside has measured it.
+
+    One that cannot be shown beside the others is left out, not refused: what is set may
+    be a key that its task does not have.
+    """
+    if not _folder(case, out).exists():
+        return None
+    try:
+        run = _run(case, out)
+        if not comparison.is_measured(run):
+            return None
+        _check_same(run)
+    except UserError as error:
+        _leave_out(case, error)
+        return None
+    return run
+
+
+def _leave_out(case: Case, error: UserError) -> None:
+    click.echo(f"{case.label} is left out: {error}")
+
+
+def _check_finished(run: Run) -> None:
+    """Refuse a finished run that was trained with other values; see `_check_same`."""
+    # Where nothing can be read it is not finished, or training says what is wrong.
+    with contextlib.suppress(CheckpointError):
+        if _saved(run)[0] >= run.config.train.steps:
+            _check_same(run)
+
+
+def _check_same(run: Run) -> None:
     """Refuse to show a finished run under settings that it was not trained with."""
+    _, trained = _saved(run)
     for name in ("model", "data", "optimizer", "train"):
-        if getattr(config, name) != getattr(trained, name):
+        if getattr(run.config, name) != getattr(trained, name):
             raise UserError(
-                f"{run_dir} was finished with other values in [{name}]; name another "
-                "--out, or remove that folder."
+                f"{run.folder} was finished with other values in [{name}]; name "
+                "another --out, or remove that folder."
             )
+
+
+def _saved(run: Run) -> tuple[int, RunConfig]:
+    """The steps of a run at its last checkpoint, and its config then.
+
+    Raises:
+        CheckpointError: If it has none that can be read.
+    """
+    with Checkpoints(find_checkpoints(run.folder), read_only=True) as checkpoints:
+        step, saved = checkpoints.read_metadata()
+    return step, saved_config(saved)
