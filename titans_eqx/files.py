@@ -152,6 +152,11 @@ def append(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def link_target(path: Path) -> Path:
+    """The file that a link leads to, there or not; what is no link is its own."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
 def probe_output(path: Path, option: str) -> None:
     """Find out before any work whether a file can be written, and leave no trace.
 

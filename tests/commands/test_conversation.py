@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tests.refusal import assert_refused
 from titans_eqx.checkpoint.load_model import load_model
-from titans_eqx.commands import conversation
+from titans_eqx.commands import conversation, read_text
 from titans_eqx.commands.conversation import Conversation
 from titans_eqx.data import ByteTokenizer
 from titans_eqx.generation import Sampling, Stream
@@ -52,7 +52,7 @@ def test_a_line_without_a_token_is_asked_for_again(start, capsys):
 
 
 def test_a_line_without_end_is_refused(start, monkeypatch):
-    monkeypatch.setattr(conversation, "MAX_TEXT_BYTES", 100)
+    monkeypatch.setattr(read_text, "MAX_TEXT_BYTES", 100)
     talk, _ = start(b"x" * 101)
     message = "a line of the standard input does not end after 100 bytes"
     assert_refused(talk.converse, 0, message=message)

@@ -11,11 +11,11 @@ import numpy as np
 from rich.console import Console
 
 from titans_eqx.checkpoint.load_model import LoadedModel
-from titans_eqx.commands.read_text import MAX_TEXT_BYTES
+from titans_eqx.commands.read_text import read_bounded
 from titans_eqx.commands.to_tokens import to_tokens
 from titans_eqx.errors import UserError
 from titans_eqx.generation import Sampling, Stream, load_session, save_session
-from titans_eqx.terminal import escape_controls, phase
+from titans_eqx.terminal import escape_controls, escape_unknown, phase
 
 
 class Conversation:
@@ -94,8 +94,8 @@ class Conversation:
     def _show(self, text: str) -> None:
         encoding = sys.stdout.encoding
         if self._raw:
-            text = text.encode(encoding, "backslashreplace").decode(encoding)
-            click.echo(text, nl=False, color=True)  # or click leaves out escapes
+            # With color, or click leaves out escapes.
+            click.echo(escape_unknown(text, encoding), nl=False, color=True)
         else:
             click.echo(escape_controls(text, encoding), nl=False)
 
@@ -111,7 +111,9 @@ class Conversation:
             if is_terminal:
                 click.echo("> ", nl=False)
             try:
-                line = _read_line()
+                line = read_bounded(
+                    sys.stdin.buffer.readline, "a line of the standard input"
+                )
                 if not line:
                     return
                 try:
@@ -133,14 +135,3 @@ class Conversation:
         """
         if self._session is not None:
             save_session(self._session, self._model, self._stream.state)
-
-
-def _read_line() -> bytes:
-    """The next line of the standard input; empty at its end."""
-    line = sys.stdin.buffer.readline(MAX_TEXT_BYTES + 1)
-    if len(line) > MAX_TEXT_BYTES:
-        raise UserError(
-            f"a line of the standard input does not end after {MAX_TEXT_BYTES:,} "
-            "bytes, the most that is read."
-        )
-    return line

@@ -13,7 +13,7 @@ from titans_eqx.commands.read_text import read_text, require_stdin
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.config.bounds import MAX_LEN
 from titans_eqx.errors import UserError
-from titans_eqx.files import probe_output
+from titans_eqx.files import link_target, probe_output
 from titans_eqx.terminal import phase
 
 
@@ -60,8 +60,7 @@ def main(
     if prompt == "":
         raise UserError("the prompt is empty; give at least one character.")
     if session is not None:
-        if os.path.islink(session):
-            session = Path(os.path.realpath(session))  # which need not be there yet
+        session = link_target(session)
         if not session.absolute().parent.is_dir():
             raise UserError(f"--session {session}: there is no folder for it.")
         probe_output(session, "--session")

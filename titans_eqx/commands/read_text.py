@@ -1,6 +1,7 @@
 """Texts that a user gives to a command."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,11 @@ def read_text(path: Path | None) -> bytes:
     """
     name = "the standard input" if path is None else str(path)
     try:
-        text = _read_stdin() if path is None else read_regular(path, MAX_TEXT_BYTES)
+        if path is not None:
+            text = read_regular(path, MAX_TEXT_BYTES)
+        else:
+            require_stdin()
+            text = read_bounded(sys.stdin.buffer.read, name)
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror or error}.") from error
     if not text:
@@ -32,12 +37,16 @@ def require_stdin() -> None:
         raise UserError("the standard input is closed; give a text with an option.")
 
 
-def _read_stdin() -> bytes:
-    require_stdin()
-    text = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+def read_bounded(read: Callable[[int], bytes], name: str) -> bytes:
+    """What a function reads that is given the most bytes to read.
+
+    Raises:
+        UserError: If there is more than a text may have.
+    """
+    text = read(MAX_TEXT_BYTES + 1)
     if len(text) > MAX_TEXT_BYTES:
         raise UserError(
-            f"the standard input does not end after {MAX_TEXT_BYTES:,} bytes, the most "
-            "that is read."
+            f"{name} does not end after {MAX_TEXT_BYTES:,} bytes, the most that is "
+            "read."
         )
     return text

@@ -6,7 +6,6 @@ session format and a fingerprint of the model that reads the stream.
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from titans_eqx.checkpoint.array_file import (
 )
 from titans_eqx.checkpoint.leaf_table import first_difference, leaf_table
 from titans_eqx.errors import UserError
+from titans_eqx.files import link_target
 from titans_eqx.models import ModelState, TitansLM
 
 FORMAT: Final = 4
@@ -70,9 +70,9 @@ def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
         "model": fingerprint(model),
     }
     # Or the link itself would be replaced.
-    target = os.path.realpath(path) if os.path.islink(path) else path
+    target = link_target(Path(path))
     try:
-        write_array_file(Path(target), state, header)
+        write_array_file(target, state, header)
     except ArrayFileError as error:
         raise SessionError(f"the session is not saved: {error}") from error
 

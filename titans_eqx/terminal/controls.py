@@ -25,5 +25,9 @@ def escape_controls(text: str, encoding: str = "utf-8") -> str:
         text: Anything; newlines and tabs stay.
         encoding: Of the terminal; what it cannot show is escaped too.
     """
-    escaped = text.translate(_ESCAPED)
-    return escaped.encode(encoding, "backslashreplace").decode(encoding)
+    return escape_unknown(text.translate(_ESCAPED), encoding)
+
+
+def escape_unknown(text: str, encoding: str) -> str:
+    """Replace what an encoding does not have by its escape."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
