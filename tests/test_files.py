@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.refusal import assert_refused
+from titans_eqx.errors import UserError
 from titans_eqx.files import (
     append,
+    locked,
     open_regular,
     probe_output,
     read_regular,
@@ -162,3 +164,20 @@ def test_a_probe_finds_what_stands_in_the_way(tmp_path, pipe):
         (tmp_path / "locked").mkdir(mode=0o500)
         path = tmp_path / "locked" / "new" / "file"
         assert_refused(probe_output, path, "--out", message="Permission denied")
+
+
+def test_a_lock_is_held_by_one_and_leaves_no_trace(tmp_path):
+    lock, refusal = tmp_path / "lock", UserError("in use")
+    for _ in range(2):
+        with locked(lock, refusal):
+            with pytest.raises(UserError, match="in use"), locked(lock, refusal):
+                pass
+            assert lock.exists()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_there_before_the_lock_stays(tmp_path):
+    (tmp_path / "lock").write_text("the user's")
+    with locked(tmp_path / "lock", UserError("in use")):
+        pass
+    assert (tmp_path / "lock").read_text() == "the user's"

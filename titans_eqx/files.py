@@ -1,4 +1,4 @@
-"""Files: read only if they are files, replaced as a whole, tried out before any work.
+"""Files: read only if they are files, replaced as a whole, tried out, locked.
 
 Everything that a command reads or writes by a name that the user gave goes through
 these functions.
@@ -15,6 +15,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+from filelock import FileLock, Timeout
 
 from titans_eqx.errors import UserError
 
@@ -202,6 +204,30 @@ def probe_folder(folder: Path) -> None:
         file.write(bytes(PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def locked(path: Path, refusal: UserError) -> Iterator[None]:
+    """Hold a lock file, which goes at the end unless it was there before.
+
+    The operating system releases the lock of a process that crashes, whose file stays.
+
+    Raises:
+        UserError: The refusal, if somebody else holds it.
+        OSError: If the file cannot be made.
+    """
+    was_there = os.path.lexists(path)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise refusal from None
+    try:
+        yield
+    finally:
+        if not was_there:  # before the release, after which it may be another's
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def check_name(path: Path) -> None:

@@ -29,7 +29,7 @@ def by_chunk_len(
     global_chunk: int,
     shard: int,
 ) -> tuple[list[Row], Measurement]:
-    """Times and scan steps of LMM; the four cases of a chunk length take turns.
+    """Times and scan steps of LMM; both cases of a chunk length take turns.
 
     Args:
         options: The user's.

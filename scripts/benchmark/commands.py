@@ -214,7 +214,10 @@ def compilation(options: Options, depths: tuple[int, ...]) -> Results:
 @several("--length", 2048)
 @number("--product-side", 2048, "Rows of its matrices.")
 def roofline_of_cases(options: Options, **own: Any) -> Results:
-    """FLOP/s over those of a large matrix product in the same process."""
+    """FLOP/s over those of a large matrix product in the same process.
+
+    For a training step with train.precision=mixed that product is in bfloat16.
+    """
     return roofline(options, **own)
 
 

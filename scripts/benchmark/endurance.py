@@ -67,7 +67,12 @@ def small_model(pattern: Block, memory: str) -> ModelConfig:
 
 
 @command()
-@click.option("--tokens", default=1_000_000, show_default=True, help="Of each stream.")
+@click.option(
+    "--tokens",
+    default=1_000_000,
+    show_default=True,
+    help=f"Of each stream; whole blocks of {BLOCK_LEN} are read.",
+)
 @several("--pattern", *PATTERNS, type=click.Choice(PATTERNS), help="Block")
 @click.option(
     "--memory",
@@ -85,7 +90,11 @@ def endurance(
     dtypes: tuple[str, ...],
 ) -> None:
     """Long adversarial streams through small models; none may stop being finite."""
-    n_blocks = max(1, tokens // BLOCK_LEN)
+    n_blocks = tokens // BLOCK_LEN
+    if n_blocks < 1:
+        raise BenchmarkError(
+            f"--tokens must be at least {BLOCK_LEN}, one block, got {tokens}."
+        )
     rows: list[Row] = []
     for pattern, memory, dtype in product(patterns, memories, dtypes):
         config = small_model(pattern, memory)

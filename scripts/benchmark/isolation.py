@@ -35,7 +35,7 @@ class Measurement:
     facts: dict[str, Any]  # what the worker built, and where
     runs: tuple[float, ...]  # seconds of each run
     peak_mib: float  # of the worker's whole life, compilation included
-    running_mib: float  # the same of the timed runs only
+    running_mib: float | None  # of the timed runs only; None where that is unknown
 
     @property
     def seconds(self) -> float:
@@ -122,7 +122,7 @@ class Worker(AbstractContextManager["Worker"]):
             facts=self.facts,
             runs=runs,
             peak_mib=self.number("peak"),
-            running_mib=self.number("running peak"),
+            running_mib=self._ask({"do": "running peak"})["value"],
         )
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from titans_pytorch import (  # pyright: ignore[reportMissingImports]
     NeuralMemory,
 )
 
-from scripts.benchmark.serving import peak_resident_bytes, serve
+from scripts.benchmark.serving import serve
 
 SETTLE_SECONDS = 0.3  # after a run its threads spin on, beside whoever runs next
 
@@ -52,11 +52,6 @@ def start(message):
         "software": ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names),
     }
     return facts, {"run": run_and_settle}
-
-
-def peak_bytes():
-    """The most memory in use so far, as for ours (see `worker`)."""
-    return torch.cuda.max_memory_allocated() or peak_resident_bytes()
 
 
 def build(case):
@@ -194,4 +189,4 @@ def n_cores():
 
 
 if __name__ == "__main__":
-    serve(start, peak_bytes, NoAccelerator)
+    serve(start, torch.cuda.max_memory_allocated, NoAccelerator)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from titans_eqx.nn.flops import count_flops
@@ -22,6 +24,7 @@ class Program:
     forward: Callable[..., PyTree] | None = None  # the forward pass on one device
     forward_inputs: tuple[Any, ...] = ()
     passes: int = FORWARD_PASSES
+    dtype: DTypeLike = jnp.float32  # of the factors of large products
     is_run_warm: bool = True  # whether a first run, which compiles, is left out
 
     def useful_flops(self) -> int:

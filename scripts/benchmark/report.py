@@ -68,5 +68,5 @@ def _title(name: str) -> str:
     return name
 
 
-def _rounded(value: str | int | float) -> str | int | float:
+def _rounded(value: str | int | float | None) -> str | int | float | None:
     return round(value) if isinstance(value, float) and value >= 1000 else value

@@ -22,8 +22,8 @@ def roofline(
 ) -> tuple[list[Row], Measurement]:
     """FLOP/s of useful matrix products over those of one large product.
 
-    See `Program.useful_flops` for what is useful. The product is measured in the same
-    process, by turns with the case.
+    See `Program.useful_flops` for what is useful. The product has factors of the same
+    type (`Program.dtype`) and is measured in the same process, by turns with the case.
 
     Args:
         options: The user's.

@@ -20,7 +20,7 @@ RESET_PEAK = "5"  # as Linux defines it
 
 def serve(
     build: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Callable]]],
-    peak_bytes: Callable[[], float],
+    accelerator_peak_bytes: Callable[[], int],
     refusal: type[Exception],
 ) -> None:
     """Answer on standard output what is asked on standard input, until it ends.
@@ -28,7 +28,8 @@ def serve(
     Args:
         build: From the first message to what was built, and the tasks: functions that
             return a number, among them "run".
-        peak_bytes: The most memory in use so far.
+        accelerator_peak_bytes: The most memory of the accelerator in use so far; 0 if
+            there is none, and the machine's is what counts.
         refusal: What is raised when a case cannot be measured.
     """
     # Whatever else prints, in Python or below it, must not get among the answers.
@@ -38,13 +39,17 @@ def serve(
     def answer(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
+    def peak_mib() -> float:
+        return (accelerator_peak_bytes() or peak_resident_bytes()) / MIB
+
     try:
         facts, tasks = build(json.loads(next(sys.stdin)))
-        peak_of_building = peak_bytes()
-        forget_peak()
+        peak_of_building = peak_mib()
+        # An accelerator's peak stays: what building took could not be told apart.
+        is_forgotten = forget_peak() and not accelerator_peak_bytes()
         tasks = tasks | {
-            "peak": lambda: max(peak_of_building, peak_bytes()) / MIB,
-            "running peak": lambda: peak_bytes() / MIB,
+            "peak": lambda: max(peak_of_building, peak_mib()),
+            "running peak": lambda: peak_mib() if is_forgotten else None,
         }
         answer(facts)
         for question in sys.stdin:
@@ -65,12 +70,17 @@ def peak_resident_bytes() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def forget_peak() -> None:
+def forget_peak() -> bool:
     """Let `peak_resident_bytes` count from what is in use now, where that can be had.
 
-    That is on Linux. What the compiler used and freed is given back before.
+    What the compiler used and freed is given back before.
+
+    Returns:
+        Whether it could be had, as on Linux.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w", encoding="ascii") as switch:
             switch.write(RESET_PEAK)
+        return True
+    return False

@@ -65,6 +65,7 @@ def train_program(case: Case) -> Program:
         forward=logits,
         forward_inputs=(state.parameters, state.frozen, batch["inputs"]),
         passes=TRAINING_PASSES,
+        dtype=jnp.bfloat16 if config.train.precision == "mixed" else jnp.float32,
         is_run_warm=not is_compilation,
     )
 

@@ -11,7 +11,7 @@ from scripts.benchmark.case import Case
 from scripts.benchmark.memory_programs import memory_program
 from scripts.benchmark.product import Product
 from scripts.benchmark.program import Program
-from scripts.benchmark.serving import peak_resident_bytes, serve
+from scripts.benchmark.serving import serve
 from scripts.benchmark.stream_programs import (
     decode_program,
     forward_program,
@@ -59,7 +59,7 @@ def build(
         "device": device.device_kind,
         "software": f"jax {version('jax')}",
     }
-    product = Product(case.product_side)
+    product = Product(case.product_side, program.dtype)
     return facts, {
         "run": lambda: seconds_of(program.run),
         "count": program.useful_flops,
@@ -67,11 +67,11 @@ def build(
     }
 
 
-def peak_bytes() -> float:
-    """The most memory in use so far: the accelerator's, or else the machine's."""
+def accelerator_peak_bytes() -> int:
+    """The most memory of the accelerator in use so far; 0 if there is none."""
     statistics = jax.devices()[0].memory_stats() or {}
-    return statistics.get("peak_bytes_in_use") or peak_resident_bytes()
+    return statistics.get("peak_bytes_in_use", 0)
 
 
 if __name__ == "__main__":
-    serve(build, peak_bytes, UserError)
+    serve(build, accelerator_peak_bytes, UserError)

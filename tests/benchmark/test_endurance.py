@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from scripts.benchmark.endurance import endure, small_model
+from scripts.benchmark.endurance import endurance, endure, small_model
+from tests.refusal import assert_refused
 
 N_BLOCKS = 10
 
@@ -29,3 +30,8 @@ def test_unkind_streams_leave_a_finite_state_and_one_program(pattern, memory, dt
         assert np.isfinite(row["largest_logit"])
         assert 0 < row["state_late"] < 10 * row["state_early"]
         assert row["growth_mib"] < 64
+
+
+def test_less_than_a_block_is_refused():
+    message = "--tokens must be at least 512, one block, got 0."
+    assert_refused(endurance, "--tokens", 0, message=message)

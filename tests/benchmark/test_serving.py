@@ -15,14 +15,19 @@ from scripts.benchmark.serving import MIB, serve
 
 def build(message):
     print("noise")
+    b"x" * (64 * MIB)  # in use while building alone
     n_drawn = message["case"]["n_drawn"]
     if message["platform"] != "cpu":
         raise ValueError("no such device.")
     return {"tokens": n_drawn, "modules": list(sys.modules)}, {"run": lambda: 0.5}
 
-serve(build, iter([3 * MIB, 2 * MIB, 1 * MIB]).__next__, ValueError)
+serve(build, lambda: PEAK * MIB, ValueError)
 """
-COMMAND = (sys.executable, "-c", SERVING)
+
+
+def command(peak):
+    """A program that says it had so many MiB of an accelerator."""
+    return (sys.executable, "-c", SERVING.replace("PEAK", str(peak)))
 
 
 # In a process of its own: a worker of the tests may have had a larger peak already.
@@ -41,20 +46,32 @@ print(peak_resident_bytes())
 
 
 def test_case_is_built_and_its_tasks_are_answered():
-    with Worker(CASE, command=COMMAND, platform="cpu") as worker:
+    with Worker(CASE, command=command(0), platform="cpu") as worker:
         assert worker.facts["tokens"] == 1
         assert worker.run() == 0.5
-        assert worker.number("peak") == 3  # that of building it
-        assert worker.number("running peak") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their peak")
+def test_peak_of_building_is_no_part_of_that_while_running():
+    with Worker(CASE, command=command(0), platform="cpu") as worker:
+        measured = worker.measured((1.0,))
+    assert measured.running_mib is not None
+    assert 1 < measured.running_mib < measured.peak_mib - 32
+
+
+def test_peak_while_running_is_unknown_on_an_accelerator():
+    with Worker(CASE, command=command(3), platform="cpu") as worker:
+        measured = worker.measured((1.0,))
+    assert (measured.peak_mib, measured.running_mib) == (3, None)
 
 
 def test_refusal_is_told():
     with pytest.raises(BenchmarkError, match="no such device"):
-        Worker(CASE, command=COMMAND, platform="tpu")
+        Worker(CASE, command=command(0), platform="tpu")
 
 
 def test_other_interpreters_can_import_it():
-    with Worker(CASE, command=COMMAND, platform="cpu") as worker:
+    with Worker(CASE, command=command(0), platform="cpu") as worker:
         assert not {"jax", "numpy", "titans_eqx"} & set(worker.facts["modules"])
 
 

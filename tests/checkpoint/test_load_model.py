@@ -19,6 +19,7 @@ from titans_eqx.config import (
     MemoryConfig,
     ModelConfig,
     RunConfig,
+    TrainConfig,
 )
 from titans_eqx.data import FileTokenizer, PrepareSettings, prepare
 from titans_eqx.models import build_model
@@ -119,6 +120,22 @@ def test_the_step_that_is_fallen_back_to_has_its_own_format_and_config(model, tm
             checkpoints.save(2, arrays, metadata(CONFIG, {}))
         flip_bit(run_dir / "checkpoints" / "2" / "model")
         assert_refused(load_model, run_dir, message=message)
+
+
+def test_raw_weights_are_never_taken_for_the_average(model, tmp_path):
+    """The average was switched off within the run, and the step since is damaged."""
+    arrays = eqx.filter(model, eqx.is_array)
+    averaged = CONFIG.model_copy(update={"train": TrainConfig(ema_decay=0.9)})
+    both = {"model": arrays, "average": jax.tree.map(lambda x: 2 * x, arrays)}
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, both, metadata(averaged, {}))
+        checkpoints.save(2, {"model": arrays}, metadata(CONFIG, {}))
+    assert_same_model(load_model(tmp_path).model, model, 1)
+    flip_bit(tmp_path / "checkpoints" / "2" / "model")
+    message = f"step 1 of {tmp_path} has an average of the weights (train.ema_decay)"
+    assert_refused(load_model, tmp_path, message=message)
+    assert_same_model(load_model(tmp_path, step=1).model, model, 2)
+    assert_same_model(load_model(tmp_path, average=False).model, model, 1)
 
 
 def test_a_model_of_tokens_that_are_no_text_is_refused_on_request(model, tmp_path):

@@ -42,7 +42,7 @@ def test_another_model_or_text_is_refused():
     texts = TEXTS | {"train": "c"}
     message = (
         "the training text is not the one the checkpoint in the run folder was trained "
-        "with, and no key that names it has changed: a file has. Restore it, or use"
+        "with, and no key that names it has changed: a file has. Restore it, or train"
     )
     assert_refused(check_resumable, CONFIG, texts, saved(), message=message)
 
@@ -59,19 +59,19 @@ CONTENTS = {
         on(DataConfig(), TEXTS),
         on(DataConfig(eval_fraction=0.1, seed=1), TEXTS | {"train": "c", "eval": "d"}),
         "the training text is not the one the checkpoint in the run folder was trained "
-        "with: data.eval_fraction was 0.05, is 0.1. Change it back, or use --fresh",
+        "with: data.eval_fraction was 0.05, is 0.1. Change it back, or train anew",
     ),
     "tokenizer": (
         on(DataConfig(), TEXTS),
         on(DataConfig(tokenizer="t.json"), TEXTS | {"tokenizer": "c", "train": "c"}),
         "the tokenizer is not the one the checkpoint in the run folder was trained "
-        "with: data.tokenizer was bytes, is t.json. Change it back, or use --fresh",
+        "with: data.tokenizer was bytes, is t.json. Change it back, or train anew",
     ),
     "task": (
         on(TASK, {"task": "8"}),
         on(TASK.model_copy(update={"task": MqarConfig(n_pairs=16)}), {"task": "16"}),
         "the task is not the one the checkpoint in the run folder was trained with: "
-        "data.task.n_pairs was 8, is 16. Change it back, or use --fresh",
+        "data.task.n_pairs was 8, is 16. Change it back, or train anew",
     ),
 }
 
@@ -121,7 +121,8 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_formats_are_refused_by_the_version_that_wrote_them(name):
     changes, message = OTHERS[name]
-    assert_refused(saved_config, saved(**changes), message=message)
+    line = assert_refused(saved_config, saved(**changes), message=message)
+    assert line.endswith("train anew with titans-train --fresh, or in another folder.")
     assert_refused(check_resumable, CONFIG, TEXTS, saved(**changes), message=message)
 
 

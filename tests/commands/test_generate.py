@@ -7,6 +7,8 @@ from click.testing import CliRunner
 from tests.refusal import assert_refused
 from titans_eqx.commands.conversation import Conversation
 from titans_eqx.commands.generate import main
+from titans_eqx.errors import UserError
+from titans_eqx.files import locked
 from titans_eqx.terminal import escape_controls
 
 LEN = ["--tokens", "20"]
@@ -76,6 +78,19 @@ def test_what_steers_a_terminal_is_escaped_unless_asked_for(generate):
 def test_a_raw_text_that_the_output_cannot_show_is_escaped(generate):
     noise = ["--prompt", "line", "--temperature", "100", "--tokens", "60", "--raw"]
     assert r"\ufffd" in written(generate(*noise, charset="latin-1"))
+
+
+def test_a_session_belongs_to_one_process_at_a_time(generate, tmp_path):
+    written(generate("--prompt", "line", "--session", "s"))
+    assert [one.name for one in tmp_path.iterdir()] == ["s"]
+    (tmp_path / "link").symlink_to("s")
+    # There is no such run: had it been looked at first, that would be said.
+    arguments = ["--run", "none", "--prompt", "x", "--session"]
+    with locked(tmp_path / ".s.lock", UserError("in use")):
+        for name in ("s", "link"):
+            message = "is in use by another titans-generate. Wait for it, stop it, or"
+            assert_refused(main, *arguments, name, message=message)
+    assert_refused(main, *arguments, "s", message="none is no run folder")
 
 
 def test_a_link_to_no_folder_is_refused_before_any_work(tmp_path):

@@ -116,7 +116,8 @@ def finished(run_folder, tmp_path):
 
 
 def suite_of(*cases):
-    return Suite(cases=cases, comparison=EvaluationComparison(settings=NEEDLE))
+    comparison = EvaluationComparison(settings=NEEDLE)
+    return Suite(name="needle", cases=cases, comparison=comparison)
 
 
 def test_a_run_of_other_values_is_refused_before_another_is_trained(finished, tmp_path):

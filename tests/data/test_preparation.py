@@ -59,9 +59,7 @@ def shards(settings, tmp_path_factory):
 
 
 def content_of(folder):
-    return {
-        one.name: one.read_bytes() for one in folder.iterdir() if one.name != "lock"
-    }
+    return {one.name: one.read_bytes() for one in folder.iterdir()}
 
 
 def test_shards_hold_the_tokens_of_every_document_and_any_byte(texts, shards):

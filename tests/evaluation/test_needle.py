@@ -1,3 +1,5 @@
+import pytest
+
 from tests.evaluation.oracle import Oracle
 from titans_eqx.config import DataConfig, NeedleConfig, RunConfig
 from titans_eqx.evaluation import NeedleSettings
@@ -34,6 +36,21 @@ def test_each_depth_has_needles_of_its_own_and_all_lengths_the_same():
     needle(scorer, CONFIG, settings)
     assert answers[:2] == answers[2:]
     assert len({answer for both in answers[:2] for answer in both}) == 16
+
+
+def test_what_is_measured_before_an_interruption_is_printed(capsys):
+    settings = NeedleSettings(lengths=(300,), depths=(0.25, 0.5), n_examples=8)
+    printed = []
+
+    def interrupted(examples):
+        printed.append(capsys.readouterr().out)
+        if len(printed) == 2:
+            raise KeyboardInterrupt
+        return Oracle(10)(examples)
+
+    with pytest.raises(KeyboardInterrupt):
+        needle(interrupted, CONFIG, settings)
+    assert printed == ["", "length 300, depth 0.25: 4 of 8 found\n"]
 
 
 def test_a_run_on_text_is_asked_for_passkeys():

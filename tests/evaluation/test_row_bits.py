@@ -93,6 +93,8 @@ def test_the_spread_of_rows_is_that_of_drawing_them_again():
 
 def test_another_file_is_refused(tmp_path):
     path = tmp_path / "results.json"
-    path.write_text('{"table": []}')
-    with pytest.raises(UserError, match="not what a sweep has measured; remove it"):
-        read_row_bits(path)
+    # The second as written before it was said what a repeat was.
+    for content in ('{"table": []}', '{"text": "a", "parameters": 1, "parts": []}'):
+        path.write_text(content)
+        with pytest.raises(UserError, match="not what a sweep has measured; remove it"):
+            read_row_bits(path)

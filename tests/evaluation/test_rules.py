@@ -180,20 +180,20 @@ def test_scores_and_times_are_those_of_the_metrics(lines, swept):
         # However long it took to compile them.
         assert line["seconds"] < COMPILING
         assert line["tokens/s"] == pytest.approx(7 * 64 / seconds)
-    fastest, slower = sorted(SWEPT, key=lambda name: sum(times[name]))
-    equal_time, expected = sum(times[fastest]), None
-    for i, record in enumerate(metrics(out, slower)[:-1]):
-        if "eval_accuracy" in record and sum(times[slower][: i + 1]) <= equal_time:
-            expected = record["eval_accuracy"]
-    assert lines[tuple(slower.split(" on "))]["equal time"] == expected
-    line = lines[tuple(fastest.split(" on "))]
-    assert line["equal time"] == line["equal tokens"]
+    # The last evaluation on the way is after six steps, the fifth line.
+    equal_time = min(sum(times[name][:5]) for name in SWEPT)
+    for name in SWEPT:
+        expected = None
+        for i, record in enumerate(metrics(out, name)[:-1]):
+            if "eval_accuracy" in record and sum(times[name][: i + 1]) <= equal_time:
+                expected = record["eval_accuracy"]
+        assert lines[tuple(name.split(" on "))]["equal time"] == expected
 
 
 def test_what_is_finished_is_not_trained_again(lines, swept, capsys):
     out, chosen = swept
     first = dataclasses.replace(chosen, cases=chosen.cases[:1])
-    alone = {"equal time": lines["delta", "mqar"]["equal tokens"]}
+    alone = {"equal time": metrics(out, "delta on mqar")[4]["eval_accuracy"]}
     # Asked for again, or shown beside others that are asked for.
     for only, says_so in ([], True), (["needle"], False):
         with jax.numpy_dtype_promotion("standard"):
@@ -204,12 +204,16 @@ def test_what_is_finished_is_not_trained_again(lines, swept, capsys):
 
 
 def write_metrics(folder, score, speed):
-    """Of a run that reports after one step, two and four, as if it was measured."""
+    """Of a run that reports after one step, two and four, as if it was measured.
+
+    It had ended after two steps, on other examples than those it reads on the way.
+    """
     records = [
         {"step": step, "loss": 1, "tokens_per_second": speed}
         | ({score: step / 10} if step < 4 else {})
         for step in (1, 2, 4)
     ]
+    records.insert(2, {"step": 2, score: 0.8})
     records.append({"step": 4, score: 0.4})
     folder.mkdir()
     text = "\n".join(map(json.dumps, records)) + '\n{"step": 4, "lo'
@@ -243,10 +247,11 @@ def test_equal_time_is_that_of_the_fastest(by_hand):
     for quick, slow in (table[:2], table[2:]):
         assert (quick["seconds"], slow["seconds"]) == (8, 32)
         assert (quick["equal tokens"], slow["equal tokens"]) == (0.4, 0.4)
-        # In eight seconds the slow one has done one step, in sixteen it will two.
-        assert (quick["equal time"], slow["equal time"]) == (0.4, 0.1)
+        # In four seconds, after which the quick one was evaluated last, the slow one
+        # has done one step, in sixteen it will two.
+        assert (quick["equal time"], slow["equal time"]) == (0.2, 0.1)
     (alone,) = comparison.table(runs[1:2])
-    assert alone["equal time"] == 0.4
+    assert alone["equal time"] == 0.2
 
 
 def test_another_seed_has_lines_of_its_own(by_hand):
@@ -271,8 +276,8 @@ def test_what_was_not_measured_is_no_number(by_hand):
     runs, comparison = by_hand
     path = runs[1].folder / "metrics.jsonl"
     assert comparison.is_measured(runs[1])
-    _, second, third, *_ = path.read_text().splitlines()
-    path.write_text(f"{second}\n{third}\n")  # cut off before the end's evaluation
+    _, second, _, fourth, *_ = path.read_text().splitlines()
+    path.write_text(f"{second}\n{fourth}\n")  # cut off before the end's evaluation
     assert not comparison.is_measured(runs[1])
     slow = comparison.table(runs)[1]
     assert (slow["equal tokens"], slow["equal time"]) == (None, None)
@@ -292,6 +297,6 @@ def test_the_picture_has_scores_over_time(by_hand, tmp_path, monkeypatch):
     assert [panel.get_ylabel() for panel in panels] == ["accuracy", "bits per byte"]
     for panel in panels:
         quick, slow, mark = (list(line.get_xdata()) for line in panel.lines)
-        assert (quick, slow, mark) == ([1, 4, 8], [4, 16, 32], [8, 8])
+        assert (quick, slow, mark) == ([1, 4], [4, 16], [4, 4])
     (legend,) = saved[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["quick", "slow"]

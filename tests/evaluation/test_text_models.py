@@ -42,7 +42,7 @@ N_ROWS = 6
 def measured(tmp_path):
     """A function that writes measurements and returns their run."""
 
-    def write(name, seed=0, *, level=None, text="a text"):
+    def write(name, seed=0, *, level=None, text="a text", repeat_len=4):
         rng = np.random.default_rng([list(VARIANTS).index(name), seed])
         mean = 10 * (level or LEVELS[name])
         places = [(1024, "all", 0, 1024), (1024, "far repeat", 0, 1024)]
@@ -58,7 +58,9 @@ def measured(tmp_path):
             )
             for length, context, start, stop in places
         ]
-        content = RowBits(text=text, parameters=123, parts=parts).model_dump()
+        content = RowBits(
+            text=text, repeat_len=repeat_len, window=32, parameters=123, parts=parts
+        ).model_dump()
         run = Run(
             name=name, seed=seed, config=CONFIG, folder=tmp_path / f"{name}{seed}"
         )
@@ -138,6 +140,21 @@ def test_different_texts_are_refused(measured):
     runs = [measured("mag off")[0], measured("mag delta", text="another")[0]]
     with pytest.raises(UserError, match="measured on different texts; remove one"):
         COMPARISON.table(runs)
+
+
+def test_repeats_of_different_lengths_are_refused(measured):
+    runs = [measured("mag off")[0], measured("mag delta", repeat_len=2)[0]]
+    message = r"repeat has 4 tokens in .*off0.*, 2 in .*delta0.*; remove one of them"
+    with pytest.raises(UserError, match=message):
+        COMPARISON.table(runs)
+
+
+def test_what_counts_other_repeats_as_near_is_refused(measured):
+    run, _ = measured("mag off")
+    wider = PairedComparison(VARIANTS, window=64)
+    message = "as near up to 32 tokens, this sweep up to 64; remove it to measure again"
+    with pytest.raises(UserError, match=message):
+        wider.is_measured(run)
 
 
 def test_the_printed_table_has_whole_rows_and_fits_80_columns(measured):

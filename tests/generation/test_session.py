@@ -70,6 +70,16 @@ def test_a_loaded_session_writes_what_one_run_writes(tmp_path):
     np.testing.assert_array_equal(write(resumed), wanted)
 
 
+def test_a_conversation_hashes_its_model_once(read, tmp_path, monkeypatch):
+    (model, state), hashed = read, []
+    monkeypatch.setattr(session, "fingerprint", lambda model: hashed.append(1) or "f")
+    kept = session.Session(tmp_path / "s", model)
+    for _ in range(3):
+        kept.save(state)
+    kept.load()
+    assert hashed == [1]
+
+
 def test_a_link_stays_one(read, tmp_path):
     link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)
@@ -208,11 +218,11 @@ def test_a_missing_session_says_how_to_make_one(read, tmp_path):
 
 def test_no_damage_is_more_than_one_clear_error(read, saved, monkeypatch):
     """Any byte of the header's or the directory's part of the file, one at a time."""
-    model, state = read
+    model, _ = read
     # The model's hash and shapes do not change, and take most of the time.
-    print_of_model = fingerprint(model)
+    print_of_model, template = fingerprint(model), session._state_template(model)
     monkeypatch.setattr(session, "fingerprint", lambda model: print_of_model)
-    monkeypatch.setattr(session, "_state_template", lambda model: state)
+    monkeypatch.setattr(session, "_state_template", lambda model: template)
     whole = saved.read_bytes()
     n_refused = 0
     for place in [*range(0, 400, 3), *range(len(whole) - 1500, len(whole))]:

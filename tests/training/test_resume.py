@@ -223,7 +223,7 @@ def test_changed_keys_of_training_are_reported(changes_of):
     ],
 )
 def test_changed_model_is_refused_by_key(changes_of, key, value, message):
-    with pytest.raises(CheckpointError, match=f"another model: {message}. Use --fresh"):
+    with pytest.raises(CheckpointError, match=f"another model: {message}. Change it"):
         changes_of(**{key: value})
 
 

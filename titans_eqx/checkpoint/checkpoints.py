@@ -280,7 +280,7 @@ class Checkpoints:
     def _read_step(
         self, step: int, templates: Mapping[str, PyTree]
     ) -> tuple[dict[str, PyTree], dict[str, Any]]:
-        together(lambda: self._store.check_files(step, [*templates, DOCUMENT_ITEM]))
+        together(lambda: self._store.check_files(step, [*templates]))
         document = self._read_document(step)
         if (difference := document.misfit(templates)) is not None:
             raise CheckpointError(

@@ -120,7 +120,7 @@ def _load_run(run_dir: str | Path, step: int | None, *, average: bool) -> Loaded
             raise unsaved
         config = saved_config(checkpoints.read_metadata(step)[1])
         template, static = abstract_model(config.model)
-        item = "average" if average and config.train.ema_decay > 0 else "model"
+        item = _item(config, average=average)
         if step is None:
             restored = checkpoints.restore_latest({item: template})
         else:
@@ -133,6 +133,12 @@ def _load_run(run_dir: str | Path, step: int | None, *, average: bool) -> Loaded
         raise CheckpointError(
             f"the steps of {run_dir} are of different models; name one with --step."
         )
+    if _item(restored_config, average=average) != item:
+        raise CheckpointError(
+            f"step {restored.step} of {run_dir} has an average of the weights "
+            "(train.ema_decay), and a newer one, which is damaged, has none; name one "
+            "with --step."
+        )
     fingerprint = saved_fingerprints(restored.metadata).get("tokenizer")
     name = tokenizer_name(restored_config.data, fingerprint)
     return LoadedModel(
@@ -142,6 +148,11 @@ def _load_run(run_dir: str | Path, step: int | None, *, average: bool) -> Loaded
         step=restored.step,
         refused=restored.refused,
     )
+
+
+def _item(config: RunConfig, *, average: bool) -> str:
+    """Which part of a checkpoint is the model that is asked for."""
+    return "average" if average and config.train.ema_decay > 0 else "model"
 
 
 def _load_exported(folder: Path, step: int | None) -> LoadedModel:

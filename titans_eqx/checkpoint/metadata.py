@@ -39,6 +39,8 @@ CONTENTS: Final = {
 }
 # Keys that cannot be switched on within a run: what they add was not saved.
 SAVED_WITH: Final = ("train.ema_decay", "train.carry_state")
+# Said by all commands that read a checkpoint, of which one alone has --fresh.
+ANEW: Final = "train anew with titans-train --fresh, or in another folder"
 PACKAGES: Final = ("titans_eqx", "jax", "equinox", "optax", "orbax-checkpoint")
 
 
@@ -100,21 +102,21 @@ def check_resumable(
     if model_changes:
         raise CheckpointError(
             "the checkpoint in the run folder is of another model: "
-            f"{'; '.join(model_changes)}. Use --fresh or another --run-dir."
+            f"{'; '.join(model_changes)}. Change it back, or {ANEW}."
         )
     for key in SAVED_WITH:
         section, name = key.split(".")
         if now[section][name] and not before[section][name]:
             raise CheckpointError(
                 f"{key} was off when the checkpoint in the run folder was saved, and "
-                "what it needs is not there. Switch it off, or start another "
-                "--run-dir with train.init_from = this one."
+                "what it needs is not there. Switch it off, or start a run in another "
+                "folder with train.init_from = this one."
             )
     cuts = _of(changes, *STREAM_KEYS)
     if config.train.carry_state and cuts:
         raise CheckpointError(
             f"with train.carry_state the text is cut into other streams: "
-            f"{'; '.join(cuts)}. Change it back, or use --fresh or another --run-dir."
+            f"{'; '.join(cuts)}. Change it back, or {ANEW}."
         )
     for name, fingerprint in fingerprints.items():
         known = parsed.fingerprints.get(name, "")
@@ -129,7 +131,7 @@ def check_resumable(
             )
             raise CheckpointError(
                 f"{CONTENTS[name]} is not the one the checkpoint in the run folder was "
-                f"trained with{cause}, or use --fresh or another --run-dir."
+                f"trained with{cause}, or {ANEW}."
             )
     return changes
 
@@ -164,12 +166,12 @@ def _parse(saved: dict[str, Any]) -> _Saved:
         raise CheckpointError(
             "the metadata of the checkpoint have been changed: "
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Restore them, or "
-            "train anew with --fresh or another --run-dir."
+            f"{ANEW}."
         ) from error
     raise CheckpointError(
         f"the checkpoint was written by titans_eqx {origin.writer} (format "
         f"{shown(origin.format)}); titans_eqx {version('titans_eqx')} reads format "
-        f"{FORMAT}. Use that version, or train anew with --fresh or another --run-dir."
+        f"{FORMAT}. Use that version, or {ANEW}."
     )
 
 

@@ -21,6 +21,10 @@ def keep_compiled_programs() -> None:
     home. An explicit setting of the user (`JAX_COMPILATION_CACHE_DIR`) wins. A folder
     that cannot be written is a warning of jax, not an error; without a home folder
     nothing is kept.
+
+    Nothing is removed either. A cache that jax bounds (its option
+    `jax_compilation_cache_max_size`) keeps no new program, and warns at each, once one
+    is there without a time of use: of a process that was killed, or of no bound.
     """
     if SHORTEST not in os.environ:  # a start has many programs of a few milliseconds
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -14,7 +14,8 @@ from titans_eqx.checkpoint.load_model import LoadedModel
 from titans_eqx.commands.read_text import read_bounded
 from titans_eqx.commands.to_tokens import to_tokens
 from titans_eqx.errors import UserError
-from titans_eqx.generation import Sampling, Stream, load_session, save_session
+from titans_eqx.generation import Sampling, Stream
+from titans_eqx.generation.session import Session
 from titans_eqx.terminal import escape_controls, escape_unknown, phase
 
 
@@ -49,11 +50,11 @@ class Conversation:
         self._sampling = sampling
         self._console = console
         self._n_tokens = n_tokens
-        self._session = session
+        self._session = None if session is None else Session(session, self._model)
         self._raw = raw
         state = None
-        if session is not None and session.exists():
-            state = load_session(session, self._model)
+        if self._session is not None and self._session.exists():
+            state = self._session.load()
         self._stream = Stream(self._model, state)
 
     def read(self, text: bytes) -> None:
@@ -134,4 +135,4 @@ class Conversation:
             SessionError: If it cannot be written.
         """
         if self._session is not None:
-            save_session(self._session, self._model, self._stream.state)
+            self._session.save(self._stream.state)

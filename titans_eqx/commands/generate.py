@@ -1,6 +1,7 @@
 """Let a trained model continue a text: `titans-generate --run runs/mac`."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from titans_eqx.commands.read_text import read_text, require_stdin
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.config.bounds import MAX_LEN
 from titans_eqx.errors import UserError
-from titans_eqx.files import link_target, probe_output
+from titans_eqx.files import link_target, locked, probe_output
 from titans_eqx.terminal import phase
 
 
@@ -69,44 +70,56 @@ def main(
             "what --read reads would be lost: keep it with --session, or go on from it "
             "with --prompt, --prompt-file or --interactive."
         )
-    # All input is there before the first token is read.
-    if interactive:
-        require_stdin()
-    book = None if read_file is None else read_text(read_file)
-    text = None
-    if prompt is not None:
-        text = os.fsencode(prompt)
-    elif prompt_file is not None or not (interactive or read_file):
-        text = read_text(prompt_file)
+    with _held(session):
+        # All input is there before the first token is read.
+        if interactive:
+            require_stdin()
+        book = None if read_file is None else read_text(read_file)
+        text = None
+        if prompt is not None:
+            text = os.fsencode(prompt)
+        elif prompt_file is not None or not (interactive or read_file):
+            text = read_text(prompt_file)
 
-    require_model(run_dir)
-    console = Console(stderr=True)  # the standard output is for the text alone
-    with loading(console=console):
-        from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
-        from titans_eqx.commands.conversation import Conversation
-        from titans_eqx.commands.to_tokens import to_token
-        from titans_eqx.generation import Sampling
-    with phase("loading the model", console=console):
-        loaded = load_model(run_dir, step=step, average=average, require_text=True)
-    warn_of_damage(loaded)
-    sampling = Sampling(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        stop_tokens=tuple(to_token(loaded.tokenizer, text) for text in stop),
-    )
-    conversation = Conversation(
-        loaded, sampling, console, n_tokens=tokens, session=session, raw=raw
-    )
-    if book is not None:
-        conversation.read(book)
+        require_model(run_dir)
+        console = Console(stderr=True)  # the standard output is for the text alone
+        with loading(console=console):
+            from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+            from titans_eqx.commands.conversation import Conversation
+            from titans_eqx.commands.to_tokens import to_token
+            from titans_eqx.generation import Sampling
+        with phase("loading the model", console=console):
+            loaded = load_model(run_dir, step=step, average=average, require_text=True)
+        warn_of_damage(loaded)
+        sampling = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            stop_tokens=tuple(to_token(loaded.tokenizer, text) for text in stop),
+        )
+        conversation = Conversation(
+            loaded, sampling, console, n_tokens=tokens, session=session, raw=raw
+        )
+        if book is not None:
+            conversation.read(book)
+            conversation.save()
+        if text is not None:
+            conversation.read(text)
+            conversation.write(seed)
+        if interactive:
+            conversation.converse(seed)
         conversation.save()
-    if text is not None:
-        conversation.read(text)
-        conversation.write(seed)
-    if interactive:
-        conversation.converse(seed)
-    conversation.save()
-    if session is not None:
-        click.echo(f"the stream is saved in {session}", err=True)
+        if session is not None:
+            click.echo(f"the stream is saved in {session}", err=True)
+
+
+def _held(session: Path | None) -> AbstractContextManager[None]:
+    """Keep others from a session: of two, the last to save would undo the other."""
+    if session is None:
+        return nullcontext()
+    in_use = UserError(
+        f"the session {session} is in use by another titans-generate. Wait for it, "
+        "stop it, or name another file with --session."
+    )
+    return locked(session.with_name(f".{session.name}.lock"), in_use)

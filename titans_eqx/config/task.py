@@ -204,6 +204,9 @@ class WordProblemConfig(TaskSection):
     n_points: int = Field(
         default=5, ge=2, le=6, description="points that are permuted: 5 for S_5"
     )
+    n_moved: int = Field(
+        default=6, ge=2, le=6, description="points that one token may move: 2 = swaps"
+    )
 
 
 class NeedleConfig(TaskSection):

@@ -4,7 +4,6 @@ import abc
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -66,8 +65,6 @@ class Corpus(AbstractCorpus):
     names and sizes and of the tokenizer.
     """
 
-    documents: tuple[Document, ...]
-
     def __init__(
         self,
         documents: tuple[Document, ...],
@@ -83,7 +80,6 @@ class Corpus(AbstractCorpus):
         if not documents:
             raise DataError(f"{name} has no documents")
         self.name = name
-        self.documents = documents
         dtype = token_dtype(tokenizer.vocab_size)
         self._shard: Shard | None = None
         if isinstance(tokenizer, ByteTokenizer):
@@ -111,15 +107,6 @@ class Corpus(AbstractCorpus):
         shard = self._shard
         starts = self._stream.starts if shard is None else shard.document_starts
         return np.append(starts, self.n_tokens)
-
-    def text_bytes(self) -> Iterator[bytes]:
-        """Yield the raw text in blocks of at most 1 MiB, `n_bytes` in all.
-
-        Raises:
-            DataError: If a file vanished, shrank or cannot be read.
-        """
-        for document in self.documents:
-            yield from document.chunks()
 
 
 def open_corpora(

@@ -16,7 +16,7 @@ from titans_eqx.data.loader import TrainBatches
 from titans_eqx.data.rows import DocumentRows
 from titans_eqx.data.shard_folder import open_shards
 from titans_eqx.data.synthetic import EveryToken, Task, TaskExamples
-from titans_eqx.data.synthetic.haystack import NOISE
+from titans_eqx.data.synthetic.haystack import NOISE, HidesInText
 from titans_eqx.data.tasks import build_task
 from titans_eqx.data.tokenizer import (
     Tokenizer,
@@ -72,7 +72,8 @@ class TaskData:
     def fingerprints(self) -> dict[str, str]:
         """What must stay the same when a run goes on."""
         # A task does not show its text. Without one, checkpoints have the task alone.
-        texts = [getattr(one, "hay", NOISE) for one in (self.task, self.eval_task)]
+        both = (self.task, self.eval_task)
+        texts = [task.hay for task in both if isinstance(task, HidesInText)]
         hashes = [hashlib.sha256(text).hexdigest() for text in texts]
         named = hashes if any(text != NOISE for text in texts) else []
         return {"task": " ".join([repr(self.task), *named])}

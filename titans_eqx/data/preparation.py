@@ -5,15 +5,12 @@ encode them, and a shard that is there is whole; so a run that was killed goes o
 the shards that are missing.
 """
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-from filelock import FileLock, Timeout
 
 from titans_eqx.data.bpe import train_bpe
 from titans_eqx.data.documents import Document, TextPaths, path_names
@@ -24,7 +21,7 @@ from titans_eqx.data.shard_folder import ListedShard, Manifest, read_manifest
 from titans_eqx.data.shard_plan import plan_shards
 from titans_eqx.data.split import find_texts
 from titans_eqx.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
-from titans_eqx.files import write_durably
+from titans_eqx.files import locked, write_durably
 from titans_eqx.terminal import phase
 
 LOCK: Final = "lock"
@@ -68,7 +65,10 @@ def prepare(out: Path, settings: PrepareSettings) -> None:
     contents = [content_fingerprint(p, source) for plan in plans for p in plan]
     request = hashlib.sha256(" ".join([str(VERSION), *contents]).encode()).hexdigest()
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    in_use = DataError(
+        f"another titans-prepare is writing to {out}; wait for it, or stop it"
+    )
+    with locked(out / LOCK, in_use):
         begun = _begun(out, request)
         if begun is None or not (out / TOKENIZER).exists():
             content = (
@@ -199,18 +199,3 @@ def _finished(job: ShardJob) -> str | None:
     except DataError:
         return None
     return shard.header.sha256 if is_whole else None
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise DataError(
-            f"another titans-prepare is writing to {out}; wait for it, or stop it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -71,6 +71,7 @@ def changed_case(
 class Suite:
     """Runs in order, and how they are compared."""
 
+    name: str
     cases: tuple[Case, ...]
     comparison: AbstractComparison
     # Whether to train a run at all, from those measured before it.

@@ -51,4 +51,4 @@ def essays(configs: Path, overrides: Sequence[str]) -> Suite:
         picture=Picture(panels=("task",), curves=("model",), x="length"),
         published=published,
     )
-    return Suite(cases=tuple(cases), comparison=comparison)
+    return Suite(name="essays", cases=tuple(cases), comparison=comparison)

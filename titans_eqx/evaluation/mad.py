@@ -73,6 +73,7 @@ def mad(configs: Path, overrides: Sequence[str]) -> Suite:
         published=published,
     )
     return Suite(
+        name="mad",
         cases=tuple(cases),
         comparison=comparison,
         is_worth=lambda run, done: run.seed == 0 or comparison.is_best(run, done),

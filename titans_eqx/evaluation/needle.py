@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
+import click
 import numpy as np
 
 from titans_eqx.config import NeedleConfig, RunConfig
@@ -34,7 +35,8 @@ def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table
     The needles are those of data.task, or passkeys if the run had another task.
     A needle is found if every byte of the answer is the likeliest after the ones before
     it, which is what greedy generation would write. Each depth has needles of its own,
-    so that all answers of a length are independent; the lengths share them.
+    so that all answers of a length are independent; the lengths share them. Each line
+    is printed as soon as it is measured: with long examples all of them take hours.
 
     Returns:
         A line for each length and depth.
@@ -60,6 +62,8 @@ def needle(scorer: Scorer, config: RunConfig, settings: NeedleSettings) -> Table
         )
         columns = accuracy_columns(is_found, np.ones(n_examples))
         table.append({"length": length, "depth": depth} | columns)
+        found = f"{is_found.sum()} of {n_examples} found"
+        click.echo(f"length {length:,}, depth {depth:g}: {found}")
     return table
 
 

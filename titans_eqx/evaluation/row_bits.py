@@ -56,6 +56,8 @@ class RowBits(BaseModel):
     """What a model has been measured to need."""
 
     text: str  # fingerprint of the held-out text
+    repeat_len: int  # tokens that make a repeat
+    window: int  # tokens up to which a repeat is near
     parameters: int
     parts: list[RowPart]
 
@@ -84,8 +86,13 @@ def measure_row_bits(
         bits = np.stack([one.loss for one in scorer(rows.examples)]) / math.log(2)
         counted = contexts_of_rows(rows.inputs, repeat_len, window)
         parts.extend(split_rows(bits, rows.n_bytes, counted))
-    fingerprint = trained.text.fingerprint
-    return RowBits(text=fingerprint, parameters=parameters, parts=parts)
+    return RowBits(
+        text=trained.text.fingerprint,
+        repeat_len=repeat_len,
+        window=window,
+        parameters=parameters,
+        parts=parts,
+    )
 
 
 def tokens_of_repeat(n_bytes: np.ndarray) -> int:

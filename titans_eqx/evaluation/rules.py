@@ -21,8 +21,8 @@ from titans_eqx.evaluation.sizes import model_sizes
 from titans_eqx.evaluation.table import Table
 
 RULES: Final = "rules"  # folder of the configs
-# A config for each task, and what lets all evaluations of a run read the same examples,
-# so that one on the way compares with the one at the end.
+# A config for each task, and what gives evaluations on the way as many examples as the
+# one at the end.
 TASKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "mqar": (
         "rules/tasks/mqar.toml",
@@ -57,7 +57,6 @@ def memory_overrides(path: Path) -> tuple[str, ...]:
 class Evaluation:
     """A measurement of a run on its way."""
 
-    step: int
     seconds: float  # of training before it
     score: float
 
@@ -67,15 +66,18 @@ class LearningCurve:
     """What a run has written about itself."""
 
     seconds: float  # of training; without compilation and evaluations
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...]  # on the way; all read the same examples
+    # The score at the end; None if it was not taken. Of a long text it reads other
+    # examples, so it is compared with nothing but the ends of other runs.
+    final: float | None
 
-    def at_step(self, step: int) -> float | None:
-        """The score after so many steps; None if it was not taken."""
-        scores = {one.step: one.score for one in self.evaluations}
-        return scores.get(step)
+    @property
+    def evaluated_until(self) -> float:
+        """Seconds before the last evaluation on the way; all if there was none."""
+        return self.evaluations[-1].seconds if self.evaluations else self.seconds
 
     def after(self, seconds: float) -> float | None:
-        """The last score taken within a time; None if there was none."""
+        """The last score on the way within a time; None if there was none."""
         scores = [one.score for one in self.evaluations if one.seconds <= seconds]
         return scores[-1] if scores else None
 
@@ -87,17 +89,19 @@ def learning_curve(run: Run) -> LearningCurve:
     their tokens over that speed, also where the run was interrupted between them.
     """
     key = f"eval_{_measure(run.config).replace(' ', '_')}"
-    seconds, step = 0.0, 0
+    seconds, step, final = 0.0, 0, None
     evaluations: list[Evaluation] = []
     for record in read_metrics(run.folder / METRICS_NAME):
         if speed := record.get("tokens_per_second"):
             tokens = run.config.n_tokens(record["step"]) - run.config.n_tokens(step)
             seconds, step = seconds + tokens / speed, record["step"]
-        if (score := record.get(key)) is not None:
-            evaluations.append(
-                Evaluation(step=record["step"], seconds=seconds, score=score)
-            )
-    return LearningCurve(seconds=seconds, evaluations=tuple(evaluations))
+        if (score := record.get(key)) is None:
+            continue
+        if "loss" in record:
+            evaluations.append(Evaluation(seconds=seconds, score=score))
+        elif record["step"] == run.config.train.steps:  # else the end of fewer steps
+            final = score
+    return LearningCurve(seconds=seconds, evaluations=tuple(evaluations), final=final)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class RuleComparison(AbstractComparison):
 
     def is_measured(self, run: Run) -> bool:
         """See `AbstractComparison.is_measured`: with the evaluation at the end."""
-        return learning_curve(run).at_step(run.config.train.steps) is not None
+        return learning_curve(run).final is not None
 
     def measure(self, run: Run, *, with_picture: bool) -> None:
         """See `AbstractComparison.measure`: training has done it."""
@@ -118,7 +122,7 @@ class RuleComparison(AbstractComparison):
         """See `AbstractComparison.table`.
 
         Equal tokens are all that a run reads; equal time is what the fastest rule of
-        the task needed for them.
+        the task took to its last evaluation on the way.
         """
         curves = {run.label: learning_curve(run) for run in runs}
         times = self._equal_times(runs, curves)
@@ -131,7 +135,7 @@ class RuleComparison(AbstractComparison):
                     "rule": label(rule, run.seed),
                     "task": task,
                     "score": _measure(run.config),
-                    "equal tokens": curve.at_step(steps),
+                    "equal tokens": curve.final,
                     "equal time": curve.after(times[task]),
                     "seconds": curve.seconds,
                     "tokens/s": run.config.n_tokens(steps) / curve.seconds,
@@ -173,10 +177,11 @@ class RuleComparison(AbstractComparison):
     def _equal_times(
         self, runs: Sequence[Run], curves: Mapping[str, LearningCurve]
     ) -> dict[str, float]:
-        """Seconds that the fastest run of each task took."""
+        """Seconds of the fastest run of each task to its last evaluation on the way."""
         times: dict[str, float] = {}
         for run in runs:
-            (_, task), seconds = self.places[run.name], curves[run.label].seconds
+            (_, task), curve = self.places[run.name], curves[run.label]
+            seconds = curve.evaluated_until
             times[task] = min(seconds, times.get(task, seconds))
         return times
 

@@ -13,7 +13,12 @@ from titans_eqx.evaluation.accuracy import AccuracySettings
 from titans_eqx.evaluation.case import Suite, changed_case
 from titans_eqx.evaluation.models_on_tasks import AccuracyComparison, Picture
 
-TASKS: Final = ("parity", "s5")
+# The configs, and what a task changes in one.
+TASKS: Final = {
+    "parity": ("parity.toml", ()),
+    "s5": ("s5.toml", ()),
+    "s5 by swaps": ("s5.toml", ("data.task.n_moved=2",)),
+}
 TRAINED_LEN: Final = 64
 SETTINGS: Final = AccuracySettings(lengths=(64, 256, 1024), n_examples=256)
 _LINEAR: Final = ("model.memory.depth=1", "model.memory.norm=false")
@@ -40,7 +45,7 @@ MODELS: Final = {
 
 
 def states(configs: Path, overrides: Sequence[str]) -> Suite:
-    """Every model on both tasks."""
+    """Every model on every task."""
     columns = {
         f"{model} on {task}": {"model": model, "task": task}
         for task, model in product(TASKS, MODELS)
@@ -48,13 +53,13 @@ def states(configs: Path, overrides: Sequence[str]) -> Suite:
     cases = (
         changed_case(
             name,
-            configs / "states" / f"{run['task']}.toml",
+            configs / "states" / TASKS[run["task"]][0],
             overrides,
-            MODELS[run["model"]],
+            (*TASKS[run["task"]][1], *MODELS[run["model"]]),
             groups=(run["model"], run["task"]),
         )
         for name, run in columns.items()
     )
     picture = Picture(panels=("task",), curves=("model",), x="length", mark=TRAINED_LEN)
     comparison = AccuracyComparison(settings=SETTINGS, columns=columns, picture=picture)
-    return Suite(cases=tuple(cases), comparison=comparison)
+    return Suite(name="states", cases=tuple(cases), comparison=comparison)

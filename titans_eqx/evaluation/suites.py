@@ -102,9 +102,8 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
                 )
                 for title, changes in ABLATIONS.items()
             )
-            return Suite(
-                cases=tuple(cases), comparison=EvaluationComparison(settings=RECALL)
-            )
+            comparison = EvaluationComparison(settings=RECALL)
+            return Suite(name=name, cases=tuple(cases), comparison=comparison)
         case "recall" | "needle":
             cases = (
                 Case(
@@ -115,9 +114,8 @@ def _once(name: str, configs: Path, overrides: Sequence[str]) -> Suite:
                 for pattern in PATTERNS
             )
             settings = RECALL if name == "recall" else NEEDLE
-            return Suite(
-                cases=tuple(cases), comparison=EvaluationComparison(settings=settings)
-            )
+            comparison = EvaluationComparison(settings=settings)
+            return Suite(name=name, cases=tuple(cases), comparison=comparison)
         case "rules":
             return _rules(configs, overrides)
         case "text":
@@ -146,7 +144,7 @@ def _text(configs: Path, overrides: Sequence[str]) -> Suite:
         groups = (variant.family,)
         cases.append(changed_case(name, config, overrides, changes, groups))
     comparison = PairedComparison(VARIANTS, floor.model.attention.window)
-    return Suite(cases=tuple(cases), comparison=comparison)
+    return Suite(name="text", cases=tuple(cases), comparison=comparison)
 
 
 def _rules(configs: Path, overrides: Sequence[str]) -> Suite:
@@ -168,4 +166,4 @@ def _rules(configs: Path, overrides: Sequence[str]) -> Suite:
             cases.append(case)
     if not cases:
         raise UserError(f"there is no *.toml in {configs / RULES}; name --configs.")
-    return Suite(cases=tuple(cases), comparison=RuleComparison(places))
+    return Suite(name=RULES, cases=tuple(cases), comparison=RuleComparison(places))

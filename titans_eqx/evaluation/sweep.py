@@ -22,11 +22,13 @@ from titans_eqx.evaluation.comparison import AbstractComparison, Run
 from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.report import show, write_json
-from titans_eqx.files import probe_output
+from titans_eqx.files import probe_output, read_regular, write_durably
 from titans_eqx.training import train
 from titans_eqx.training.divergence import DivergedError
 
 TABLE: Final = "table.json"
+SUITE: Final = "suite.txt"  # says whose the folder is
+MAX_NAME: Final = 1000  # bytes of it that are read
 
 
 def sweep(
@@ -36,7 +38,7 @@ def sweep(
 
     Args:
         suite: The runs.
-        out: Folder with a folder for each run.
+        out: Folder with a folder for each run, of this suite alone.
         only: Names of runs and groups to do; empty for all. What earlier sweeps
             finished of the others is shown too, if it was made with the same values.
         with_picture: Whether to draw.
@@ -46,8 +48,9 @@ def sweep(
     """
     if with_picture:
         require_plots()
-    for name in (TABLE, PICTURE):
+    for name in (TABLE, PICTURE, SUITE):
         probe_output(out / name, "--out")
+    _check_suite(suite, out)
     comparison, title = suite.comparison, f"sweep in {out}"
     runs: list[Run] = []
     # Before the first run: what cannot be used is refused at once, not after hours of
@@ -56,6 +59,8 @@ def sweep(
     for run in wanted.values():
         comparison.is_measured(run)  # refuses what is of another evaluation
         _check_finished(run)
+    out.mkdir(parents=True, exist_ok=True)
+    write_durably(out / SUITE, f"{suite.name}\n".encode())
     for case in suite.cases:
         run = wanted.get(case.label) or _earlier_run(case, out, comparison)
         if run is None:
@@ -79,6 +84,22 @@ def sweep(
             comparison.plot(runs, title, out / PICTURE)
     if runs and (lines := comparison.summary(comparison.table(runs))):
         show(lines, title)
+
+
+def _check_suite(suite: Suite, out: Path) -> None:
+    """Refuse the folder of another suite: its table and picture would be replaced."""
+    try:
+        name = read_regular(out / SUITE, MAX_NAME).decode(errors="replace").strip()
+    except FileNotFoundError:
+        # New, or of an earlier version, which left no name.
+        has_runs = any(_folder(case, out).exists() for case in suite.cases)
+        is_own = has_runs or not (out / TABLE).exists()
+        name = suite.name if is_own else "another suite"
+    if name != suite.name:
+        raise UserError(
+            f"{out} holds the {TABLE} of {name}, which {suite.name} would replace; "
+            "name another --out."
+        )
 
 
 def _run(case: Case, out: Path) -> Run:

@@ -121,8 +121,20 @@ class PairedComparison(AbstractComparison):
     window: int  # tokens to a near repeat, whatever a model attends to
 
     def is_measured(self, run: Run) -> bool:
-        """See `AbstractComparison.is_measured`."""
-        return _report(run).exists()
+        """See `AbstractComparison.is_measured`.
+
+        Raises:
+            UserError: If there is something else, or other repeats were near ones.
+        """
+        path = _report(run)
+        if not path.exists():
+            return False
+        if (window := read_row_bits(path).window) != self.window:
+            raise UserError(
+                f"{path} counts repeats as near up to {window} tokens, this sweep up "
+                f"to {self.window}; remove it to measure again."
+            )
+        return True
 
     def measure(self, run: Run, *, with_picture: bool) -> None:
         """See `AbstractComparison.measure`."""
@@ -140,7 +152,7 @@ class PairedComparison(AbstractComparison):
         in the same part; none where that gain's interval does not exclude zero.
 
         Raises:
-            UserError: If runs were measured on different texts.
+            UserError: If runs were measured on different texts or repeats.
         """
         measured = _read(runs)
         table: Table = []
@@ -234,14 +246,20 @@ def _report(run: Run) -> Path:
 def _read(runs: Sequence[Run]) -> dict[str, Measured]:
     """What was measured of each variant."""
     by_variant: dict[str, dict[int, RowBits]] = {}
-    first: tuple[str, Path] | None = None
+    first: tuple[RowBits, Run] | None = None
     for run in runs:
         row_bits = read_row_bits(_report(run))
-        first = first or (row_bits.text, run.folder)
-        if row_bits.text != first[0]:
+        first_bits, first_run = first = first or (row_bits, run)
+        if row_bits.text != first_bits.text:
             raise UserError(
-                f"{first[1]} and {run.folder} were measured on different texts; "
-                "remove one of them to train it again."
+                f"{first_run.folder} and {run.folder} were measured on different "
+                "texts; remove one of them to train it again."
+            )
+        if row_bits.repeat_len != first_bits.repeat_len:
+            raise UserError(
+                f"a repeat has {first_bits.repeat_len} tokens in {_report(first_run)}, "
+                f"{row_bits.repeat_len} in {_report(run)}; remove one of them to "
+                "measure it again."
             )
         by_variant.setdefault(run.name, {})[run.seed] = row_bits
     return {name: Measured(by_seed) for name, by_seed in by_variant.items()}

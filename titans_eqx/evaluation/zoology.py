@@ -48,4 +48,4 @@ def zoology(configs: Path, overrides: Sequence[str]) -> Suite:
         panels=("length", "pairs"), curves=("model",), x="state bytes", min_length=256
     )
     comparison = AccuracyComparison(settings=SETTINGS, columns=runs, picture=picture)
-    return Suite(cases=tuple(cases), comparison=comparison)
+    return Suite(name="zoology", cases=tuple(cases), comparison=comparison)

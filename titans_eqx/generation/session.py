@@ -4,6 +4,7 @@ A session is a file of arrays (`checkpoint/array_file.py`) whose header names th
 session format and a fingerprint of the model that reads the stream.
 """
 
+import functools
 import hashlib
 import json
 from importlib.metadata import version
@@ -47,6 +48,84 @@ def fingerprint(model: TitansLM) -> str:
     return digest.hexdigest()
 
 
+class Session:
+    """The file that keeps the state of a stream, for one model.
+
+    The model is hashed once, so a conversation that is saved at each turn has one.
+    """
+
+    def __init__(self, path: str | Path, model: TitansLM) -> None:
+        """Name the file; nothing is read or written."""
+        self._path = Path(path)
+        self._model = model
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._model)
+
+    @functools.cached_property
+    def _template(self) -> PyTree[jax.ShapeDtypeStruct]:
+        return _state_template(self._model)
+
+    def exists(self) -> bool:
+        """Whether there is such a file."""
+        return self._path.exists()
+
+    def save(self, state: ModelState) -> None:
+        """Write a state; see `save_session`."""
+        difference = first_difference(leaf_table(state), leaf_table(self._template))
+        if difference is not None:
+            raise SessionError(f"the state does not belong to the model: {difference}.")
+        if (name := _first_not_finite(state)) is not None:
+            raise SessionError(
+                f"the session is not saved: {name} has numbers that are not finite. "
+                f"What {self._path} held before is kept."
+            )
+        header = {
+            "format": FORMAT,
+            "titans_eqx": version("titans_eqx"),
+            "model": self._fingerprint,
+        }
+        # Or the link itself would be replaced.
+        target = link_target(self._path)
+        try:
+            write_array_file(target, state, header)
+        except ArrayFileError as error:
+            raise SessionError(f"the session is not saved: {error}") from error
+
+    def load(self) -> ModelState:
+        """Read the state; see `load_session`."""
+        path = self._path
+        try:
+            header = read_header(path, self._template)
+            if header.get("format") != FORMAT:
+                raise SessionError(
+                    f"{path} was written by titans_eqx {header.get('titans_eqx')} "
+                    f"(session format {header.get('format')!r}); titans_eqx "
+                    f"{version('titans_eqx')} reads format {FORMAT}. Use that version, "
+                    "or begin a new session."
+                )
+            if header.get("model") != self._fingerprint:
+                raise SessionError(
+                    f"the session {path} was saved with another model. Load the model "
+                    "that wrote it."
+                )
+            state = read_array_file(path, self._template)
+        except FileNotFoundError as error:
+            raise SessionError(
+                f"there is no session {path}. Make one with save_session, or with "
+                "titans-generate --session."
+            ) from error
+        except ArrayFileError as error:
+            raise SessionError(f"the session cannot be used: {error}") from error
+        if (name := _first_not_finite(state)) is not None:
+            raise SessionError(
+                f"the session {path} cannot be used: {name} has numbers that are not "
+                "finite. Begin a new session."
+            )
+        return state
+
+
 def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
     """Write the state of a stream to a file; an older file is replaced at once or not.
 
@@ -56,25 +135,7 @@ def save_session(path: str | Path, model: TitansLM, state: ModelState) -> None:
         SessionError: If the file cannot be written, the state is not this model's, or
             it has numbers that are not finite.
     """
-    difference = first_difference(leaf_table(state), leaf_table(_state_template(model)))
-    if difference is not None:
-        raise SessionError(f"the state does not belong to the model: {difference}.")
-    if (name := _first_not_finite(state)) is not None:
-        raise SessionError(
-            f"the session is not saved: {name} has numbers that are not finite. What "
-            f"{path} held before is kept."
-        )
-    header = {
-        "format": FORMAT,
-        "titans_eqx": version("titans_eqx"),
-        "model": fingerprint(model),
-    }
-    # Or the link itself would be replaced.
-    target = link_target(Path(path))
-    try:
-        write_array_file(target, state, header)
-    except ArrayFileError as error:
-        raise SessionError(f"the session is not saved: {error}") from error
+    Session(path, model).save(state)
 
 
 def load_session(path: str | Path, model: TitansLM) -> ModelState:
@@ -85,35 +146,7 @@ def load_session(path: str | Path, model: TitansLM) -> ModelState:
             saved with another model or by a version with another format, or it has
             numbers that are not finite.
     """
-    path = Path(path)
-    template = _state_template(model)
-    try:
-        header = read_header(path, template)
-        if header.get("format") != FORMAT:
-            raise SessionError(
-                f"{path} was written by titans_eqx {header.get('titans_eqx')} (session "
-                f"format {header.get('format')!r}); titans_eqx {version('titans_eqx')} "
-                f"reads format {FORMAT}. Use that version, or begin a new session."
-            )
-        if header.get("model") != fingerprint(model):
-            raise SessionError(
-                f"the session {path} was saved with another model. Load the model that "
-                "wrote it."
-            )
-        state = read_array_file(path, template)
-    except FileNotFoundError as error:
-        raise SessionError(
-            f"there is no session {path}. Make one with save_session, or with "
-            "titans-generate --session."
-        ) from error
-    except ArrayFileError as error:
-        raise SessionError(f"the session cannot be used: {error}") from error
-    if (name := _first_not_finite(state)) is not None:
-        raise SessionError(
-            f"the session {path} cannot be used: {name} has numbers that are not "
-            "finite. Begin a new session."
-        )
-    return state
+    return Session(path, model).load()
 
 
 def _first_not_finite(state: ModelState) -> str | None:

@@ -1,7 +1,7 @@
 """Text in which something is hidden."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,16 @@ NOISE: Final = (
     b"The grass is green. The sky is blue. The sun is yellow. Here we go. There and "
     b"back again. "
 )
+
+
+@runtime_checkable
+class HidesInText(Protocol):
+    """A task that hides something in a text, which its `repr` does not show."""
+
+    @property
+    def hay(self) -> bytes:
+        """The text."""
+        ...
 
 
 def read_haystack(path: str) -> bytes:

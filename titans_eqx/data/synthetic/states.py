@@ -40,15 +40,27 @@ class WordProblem:
     """Permutations of some points; the answer is the product of those so far.
 
     A token is a permutation by its place in the order of the alphabet. Each is applied
-    to what those before it have made.
+    to what those before it have made. Those that move few points are not all, but make
+    all: swaps alone leave the problem as hard (any permutation is a few of them), and
+    each of them is one reflection, which is what a single write can do to a state.
     """
 
     n_points: int
+    n_moved: int  # points that a token may move
 
     @cached_property
     def elements(self) -> list[tuple[int, ...]]:
         """Where each permutation takes each point, by token."""
         return list(permutations(range(self.n_points)))
+
+    @cached_property
+    def moves(self) -> np.ndarray:
+        """The tokens that are drawn."""
+        n_moved = [
+            sum(point != place for place, point in enumerate(element))
+            for element in self.elements
+        ]
+        return np.flatnonzero(np.array(n_moved) <= self.n_moved)
 
     @property
     def vocab_size(self) -> int:
@@ -62,7 +74,7 @@ class WordProblem:
 
     def example(self, rng: np.random.Generator, seq_len: int) -> Example:
         """Draw an example; see `Task.example`."""
-        tokens = rng.integers(self.vocab_size, size=seq_len)
+        tokens = rng.choice(self.moves, size=seq_len)
         number = {element: token for token, element in enumerate(self.elements)}
         product, answers = self.elements[0], []  # the first one moves nothing
         for token in tokens.tolist():

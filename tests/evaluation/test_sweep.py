@@ -1,0 +1,43 @@
+"""Whose the folder of a sweep is; no run is trained here."""
+
+from pathlib import Path
+
+import pytest
+
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation import sweep
+from titans_eqx.evaluation.suites import SUITES, suite
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def start(name, out):
+    """Start a sweep that asks for no run."""
+    sweep.sweep(suite(name, CONFIGS), out, only=["none"], with_picture=False)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_called_as_it_is_asked_for(name):
+    assert suite(name, CONFIGS).name == name
+
+
+def test_the_folder_of_another_suite_is_refused(tmp_path):
+    out = tmp_path / "new" / "sweep"
+    start("zoology", out)
+    (out / "table.json").write_text("[1]")
+    start("zoology", out)
+    message = "sweep holds the table.json of zoology, which mad would replace; name"
+    with pytest.raises(UserError, match=message):
+        start("mad", out)
+    assert (out / "table.json").read_text() == "[1]"
+    start("zoology", out)
+
+
+def test_a_folder_without_a_name_belongs_to_the_suite_of_its_runs(tmp_path):
+    (tmp_path / "table.json").write_text("[]")
+    (tmp_path / "mag-off").mkdir()
+    with pytest.raises(UserError, match="of another suite, which mad would replace"):
+        start("mad", tmp_path)
+    start("text", tmp_path)
+    with pytest.raises(UserError, match="of text, which mad would replace"):
+        start("mad", tmp_path)
