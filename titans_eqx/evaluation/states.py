@@ -36,6 +36,13 @@ MODELS: Final = {
         "model.memory.error_after_decay=true",
         "model.memory.max_learning_rate=2.0",
     ),
+    "delta, steps to 2, no decay": (
+        "model.memory.rule=delta",
+        *_LINEAR,
+        "model.memory.use_momentum=false",
+        "model.memory.decay=none",
+        "model.memory.max_learning_rate=2.0",
+    ),
     "lmm, depth 1": ("model.memory.depth=1",),
     "lmm, depth 2": (),
     "lmm, depth 3": ("model.memory.depth=3",),
