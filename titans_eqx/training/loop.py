@@ -175,7 +175,7 @@ class _Run:
         if self.step >= settings.steps:
             self.display.message(
                 f"nothing to do: the run has {self.step:,} of {settings.steps:,} "
-                "steps. Raise train.steps to go on, or start over with --fresh."
+                "steps. Raise train.steps, or start over with titans-train --fresh."
             )
             return
         if self.stop.is_due(self.step):
