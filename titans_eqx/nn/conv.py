@@ -147,8 +147,8 @@ class CausalConv(eqx.Module):
             Outputs, and the last `kernel_size - 1` inputs up to the last real position.
         """
         delayed, conv_state = delayed_rows(x, conv_state, padding, documents, fresh)
-        # In halves, the gradient by the kernel is a sum over two axes, which is one loop
-        # on a CPU: five times as fast as a sum over one, or a product with ones.
+        # In halves, the gradient by the kernel is a sum over two axes. On a CPU that is
+        # one loop, five times as fast as a sum over one axis or a product with ones.
         n_halves = 2 if x.shape[0] % 2 == 0 else 1
         split = partial(
             rearrange,
