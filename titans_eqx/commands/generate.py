@@ -1,7 +1,7 @@
 """Let a trained model continue a text: `titans-generate --run runs/mac`."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -65,59 +65,57 @@ def main(
         if not session.absolute().parent.is_dir():
             raise UserError(f"--session {session}: there is no folder for it.")
         probe_output(session, "--session")
+        click.get_current_context().with_resource(_held(session))
     elif read_file is not None and not (interactive or prompt or prompt_file):
         raise UserError(
             "what --read reads would be lost: keep it with --session, or go on from it "
             "with --prompt, --prompt-file or --interactive."
         )
-    with _held(session):
-        # All input is there before the first token is read.
-        if interactive:
-            require_stdin()
-        book = None if read_file is None else read_text(read_file)
-        text = None
-        if prompt is not None:
-            text = os.fsencode(prompt)
-        elif prompt_file is not None or not (interactive or read_file):
-            text = read_text(prompt_file)
+    # All input is there before the first token is read.
+    if interactive:
+        require_stdin()
+    book = None if read_file is None else read_text(read_file)
+    text = None
+    if prompt is not None:
+        text = os.fsencode(prompt)
+    elif prompt_file is not None or not (interactive or read_file):
+        text = read_text(prompt_file)
 
-        require_model(run_dir)
-        console = Console(stderr=True)  # the standard output is for the text alone
-        with loading(console=console):
-            from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
-            from titans_eqx.commands.conversation import Conversation
-            from titans_eqx.commands.to_tokens import to_token
-            from titans_eqx.generation import Sampling
-        with phase("loading the model", console=console):
-            loaded = load_model(run_dir, step=step, average=average, require_text=True)
-        warn_of_damage(loaded)
-        sampling = Sampling(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            stop_tokens=tuple(to_token(loaded.tokenizer, text) for text in stop),
-        )
-        conversation = Conversation(
-            loaded, sampling, console, n_tokens=tokens, session=session, raw=raw
-        )
-        if book is not None:
-            conversation.read(book)
-            conversation.save()
-        if text is not None:
-            conversation.read(text)
-            conversation.write(seed)
-        if interactive:
-            conversation.converse(seed)
+    require_model(run_dir)
+    console = Console(stderr=True)  # the standard output is for the text alone
+    with loading(console=console):
+        from titans_eqx.checkpoint.load_model import load_model, warn_of_damage
+        from titans_eqx.commands.conversation import Conversation
+        from titans_eqx.commands.to_tokens import to_token
+        from titans_eqx.generation import Sampling
+    with phase("loading the model", console=console):
+        loaded = load_model(run_dir, step=step, average=average, require_text=True)
+    warn_of_damage(loaded)
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop_tokens=tuple(to_token(loaded.tokenizer, text) for text in stop),
+    )
+    conversation = Conversation(
+        loaded, sampling, console, n_tokens=tokens, session=session, raw=raw
+    )
+    if book is not None:
+        conversation.read(book)
         conversation.save()
-        if session is not None:
-            click.echo(f"the stream is saved in {session}", err=True)
+    if text is not None:
+        conversation.read(text)
+        conversation.write(seed)
+    if interactive:
+        conversation.converse(seed)
+    conversation.save()
+    if session is not None:
+        click.echo(f"the stream is saved in {session}", err=True)
 
 
-def _held(session: Path | None) -> AbstractContextManager[None]:
+def _held(session: Path) -> AbstractContextManager[None]:
     """Keep others from a session: of two, the last to save would undo the other."""
-    if session is None:
-        return nullcontext()
     in_use = UserError(
         f"the session {session} is in use by another titans-generate. Wait for it, "
         "stop it, or name another file with --session."

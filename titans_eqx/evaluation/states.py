@@ -22,27 +22,21 @@ TASKS: Final = {
 TRAINED_LEN: Final = 64
 SETTINGS: Final = AccuracySettings(lengths=(64, 256, 1024), n_examples=256)
 _LINEAR: Final = ("model.memory.depth=1", "model.memory.norm=false")
+# A step above one mirrors what is stored under a key, as parity and swaps need.
+_MIRRORED: Final = (
+    "model.memory.rule=delta",
+    *_LINEAR,
+    "model.memory.use_momentum=false",
+    "model.memory.max_learning_rate=2.0",
+)
 # Gradients at the weights of the last chunk's end make what a chunk writes linear in
 # its tokens, however deep the memory; with chunks of one token nothing is left out.
 _EACH: Final = ("model.memory.chunk_len=1",)
 MODELS: Final = {
     "transformer": ("model.pattern=transformer",),
     "delta": ("model.memory.rule=delta", *_LINEAR),
-    # A step above one mirrors what is stored under a key, as parity needs.
-    "delta, steps to 2": (
-        "model.memory.rule=delta",
-        *_LINEAR,
-        "model.memory.use_momentum=false",
-        "model.memory.error_after_decay=true",
-        "model.memory.max_learning_rate=2.0",
-    ),
-    "delta, steps to 2, no decay": (
-        "model.memory.rule=delta",
-        *_LINEAR,
-        "model.memory.use_momentum=false",
-        "model.memory.decay=none",
-        "model.memory.max_learning_rate=2.0",
-    ),
+    "delta, steps to 2": (*_MIRRORED, "model.memory.error_after_decay=true"),
+    "delta, steps to 2, no decay": (*_MIRRORED, "model.memory.decay=none"),
     "lmm, depth 1": ("model.memory.depth=1",),
     "lmm, depth 2": (),
     "lmm, depth 3": ("model.memory.depth=3",),
@@ -57,16 +51,13 @@ def states(configs: Path, overrides: Sequence[str]) -> Suite:
         f"{model} on {task}": {"model": model, "task": task}
         for task, model in product(TASKS, MODELS)
     }
-    cases = (
-        changed_case(
-            name,
-            configs / "states" / TASKS[run["task"]][0],
-            overrides,
-            (*TASKS[run["task"]][1], *MODELS[run["model"]]),
-            groups=(run["model"], run["task"]),
-        )
-        for name, run in columns.items()
-    )
+    cases = []
+    for name, run in columns.items():
+        config, changes = TASKS[run["task"]]
+        changes = (*changes, *MODELS[run["model"]])
+        groups = (run["model"], run["task"])
+        path = configs / "states" / config
+        cases.append(changed_case(name, path, overrides, changes, groups=groups))
     picture = Picture(panels=("task",), curves=("model",), x="length", mark=TRAINED_LEN)
     comparison = AccuracyComparison(settings=SETTINGS, columns=columns, picture=picture)
     return Suite(name="states", cases=tuple(cases), comparison=comparison)
