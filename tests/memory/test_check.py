@@ -7,6 +7,7 @@ import pytest
 
 from tests.memory.outside import HebbianRule, SkipNet
 from titans_eqx.memory import (
+    AffineMap,
     DeltaRule,
     GateSpec,
     MemoryNet,
@@ -113,6 +114,14 @@ class NotANumber(HebbianRule):
         return reads * jnp.nan, state
 
 
+class WrongMap(DeltaRule):
+    """Its chunk is right, its map forgets what keys change."""
+
+    def chunk_map(self, net, prepared):
+        chunk = super().chunk_map(net, prepared)
+        return AffineMap(chunk.kept, 0 * chunk.change, chunk.offset)
+
+
 WRONG = {
     WrongFactor: r"chunk and step differ by .* at 0, allowed: 1e-10",
     WrongState: r"chunk and step differ by .* at 0",
@@ -122,6 +131,7 @@ WRONG = {
     StopsGradient: r"gradients of chunk and step differ by .* at 0\.values",
     IgnoresItsPlace: r"differ by",
     NotANumber: r"chunk and step differ by nan",
+    WrongMap: r"chunk_map and chunk differ by .* at memory",
 }
 
 

@@ -25,7 +25,7 @@ from titans_eqx.memory import (
     OuterGradient,
     ReadOnlyRule,
     TitansRule,
-    blocks,
+    ahead,
     scan_chunks,
     scan_tokens,
 )
@@ -175,7 +175,7 @@ def test_a_chunk_prepared_ahead_is_one_prepared_in_its_turn(
     documents = Documents(jnp.asarray([5]), n_tokens)
     outcomes, outside = [], []
     for is_ahead in (False, True):
-        monkeypatch.setattr(blocks, "prepares_ahead", lambda is_it=is_ahead: is_it)
+        monkeypatch.setattr(ahead, "prepares_ahead", lambda is_it=is_ahead: is_it)
 
         def loss(problem):  # another function for each, or jax would not trace it again
             inputs, state, initial = problem
@@ -205,7 +205,7 @@ def test_a_chunk_of_its_own_is_not_passed_over(monkeypatch, x64):
             reads, state = super().chunk(*args)
             return 2 * reads, state
 
-    monkeypatch.setattr(blocks, "prepares_ahead", lambda: True)
+    monkeypatch.setattr(ahead, "prepares_ahead", lambda: True)
     problem = draw_problem(DeltaRule(chunk_len=CHUNK), LINEAR, 2 * CHUNK)
     run = eqx.filter_jit(scan_chunks)
     single, double = (

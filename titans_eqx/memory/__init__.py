@@ -1,5 +1,7 @@
 """The memory: networks, losses and rules (the seams), and the layer built on them."""
 
+from titans_eqx.memory.affine import AbstractAffineRule as AbstractAffineRule
+from titans_eqx.memory.affine import AffineMap as AffineMap
 from titans_eqx.memory.check import check_rule as check_rule
 from titans_eqx.memory.decay import chunk_decay as chunk_decay
 from titans_eqx.memory.delta import DeltaRule as DeltaRule

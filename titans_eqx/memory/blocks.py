@@ -4,9 +4,7 @@ A block is a chunk or a part of one. Any of its positions may be padding, and a 
 may start with it.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -15,23 +13,17 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.ahead import prepare_chunks
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
-from titans_eqx.memory.rule import (
-    AbstractPreparedRule,
-    AbstractRule,
-    AbstractRuleState,
-)
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.nn.documents import Documents, Layout
 from titans_eqx.nn.padding import Padding
-from titans_eqx.nn.remat import recomputes_everything, remat
+from titans_eqx.nn.remat import remat
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.varying import scan, vary_like
 
 State = TypeVar("State", bound=AbstractRuleState)
-TakeIn: TypeAlias = Callable[
-    [PyTree[Array], State], tuple[Float[Array, "chunk d"], State]
-]
 
 
 class Blocks(eqx.Module):
@@ -142,50 +134,6 @@ def fold(tree: PyTree[Array], block_len: int) -> PyTree[Array]:
     """A leading axis of chunks or blocks."""
     pattern = "(n block) ... -> n block ..."
     return jax.tree.map(lambda x: rearrange(x, pattern, block=block_len), tree)
-
-
-def prepares_ahead() -> bool:
-    """Whether what does not depend on the memory is worked out for all chunks at once.
-
-    An accelerator is idle while chunks come one after the other, so the less is done in
-    between, the better. On a CPU a chunk that is worked out in its turn is still in the
-    caches when it is taken in. What is worked out ahead is kept for all chunks, so not
-    where nothing is to be kept.
-    """
-    return jax.default_backend() != "cpu" and not recomputes_everything()
-
-
-def prepare_chunks(
-    rule: AbstractRule[State],
-    net: AbstractMemoryNet,
-    inputs: MemoryInputs,
-    is_real: Bool[Array, "n_chunks chunk"],
-    initial: MemoryWeights | None,
-) -> tuple[PyTree[Array], TakeIn[State]]:
-    """The chunks for a scan, and how to take in one of them.
-
-    Args:
-        rule: The update rule.
-        net: Structure of the memory.
-        inputs: With a leading axis of chunks (or blocks).
-        is_real: False at padding.
-        initial: M_0.
-    """
-    # A subclass may have a `chunk` of its own; then that is what runs.
-    is_split = type(rule).chunk is AbstractPreparedRule.chunk
-    if prepares_ahead() and isinstance(rule, AbstractPreparedRule) and is_split:
-        prepared = remat(jax.vmap(partial(rule.prepare, net)))(inputs, is_real)
-        return prepared, lambda chunk, state: rule.chunk_prepared(
-            net, chunk, state, initial
-        )
-
-    def in_turn(
-        chunk: tuple[MemoryInputs, Bool[Array, " chunk"]], state: State
-    ) -> tuple[Float[Array, "chunk d"], State]:
-        inputs, is_real = chunk
-        return rule.chunk(net, inputs, is_real, state, initial)
-
-    return (inputs, is_real), in_turn
 
 
 def at_offset(state: State, offset: Int[Array, ""]) -> State:

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from titans_eqx.axes import MemoryWeights
+from titans_eqx.memory.affine import AbstractAffineRule, stacked
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import SquaredError, surprise_factors, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
-from titans_eqx.memory.rule import AbstractRule
+from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.memory.scan import scan_aligned, scan_chunks, scan_tokens
 from titans_eqx.nn.padding import Padding
 
@@ -31,9 +32,9 @@ def check_rule(
 
     Checked are, over some chunks: `chunk` against `step`, in reads, state and
     gradients; the stream in parts that end anywhere in a chunk against the whole;
-    causality, by gradients that are exactly zero; and padding, which must change
-    nothing. And of the network: the surprise as rank-one factors, which both forms may
-    use, against the gradient itself.
+    causality, by gradients that are exactly zero; padding, which must change nothing;
+    and `chunk_map`, where a rule has one. And of the network: the surprise as rank-one
+    factors, which both forms may use, against the gradient itself.
 
     Args:
         rule: The rule.
@@ -99,6 +100,10 @@ def check_rule(
     _, beside_other = aligned(other, state, padding)
     _compare("states beside two paddings", beside_other, beside_one, 0.0)
 
+    if isinstance(rule, AbstractAffineRule):
+        later = eqx.filter_jit(_by_map_and_chunk)(rule, net, inputs, state, initial)
+        _compare("chunk_map and chunk", *later, tolerance)
+
     what = "gradients of chunk and step"
     _compare(what, slopes, expected_slopes, n_tokens * tolerance)
     last = rule.chunk_len
@@ -133,6 +138,26 @@ def _gradients(
         return total, (reads, state)
 
     return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def _by_map_and_chunk(
+    rule: AbstractAffineRule,
+    net: AbstractMemoryNet,
+    inputs: MemoryInputs,
+    state: AbstractRuleState,
+    initial: MemoryWeights,
+) -> tuple[dict[str, Float[Array, "rows d"]], dict[str, Float[Array, "rows d"]]]:
+    """The memory after the same chunk twice, the second time by each form."""
+    chunk = jax.tree.map(lambda x: x[: rule.chunk_len], inputs)
+    prepared = rule.prepare(net, chunk, jnp.ones(rule.chunk_len, bool))
+
+    def carry_after(carry: PyTree[Array]) -> PyTree[Array]:
+        start = rule.start_chunk(carry)
+        return rule.end_chunk(rule.chunk_prepared(net, prepared, start, initial)[1])
+
+    once = carry_after(rule.end_chunk(state))
+    mapped = rule.chunk_map(net, prepared)(stacked(once))
+    return {"memory": mapped}, {"memory": stacked(carry_after(once))}
 
 
 def _surprises(

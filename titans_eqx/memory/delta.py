@@ -32,60 +32,24 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.config.memory_check import largest_delta_rate
 from titans_eqx.errors import check_option
-from titans_eqx.memory.decay import ChunkDecay, chunk_decay
+from titans_eqx.memory.affine import AbstractAffineRule, AffineMap
+from titans_eqx.memory.decay import chunk_decay
+from titans_eqx.memory.delta_chunk import DeltaState, PreparedChunk, PreparedRows
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import SquaredError, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet, largest_square_norm
 from titans_eqx.memory.outer_gradient import OuterGradient
-from titans_eqx.memory.rule import AbstractPreparedRule, AbstractRuleState
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 from titans_eqx.nn.triangular import solve_unit_lower, unit_lower_inverse
 
 
-class DeltaState(AbstractRuleState):
-    """Fast weights and, with momentum, their velocity."""
-
-    weights: MemoryWeights  # M_t
-    velocity: MemoryWeights  # S_t; no matrices without momentum
-    chunk_offset: Int[Array, ""]
-
-
-class PreparedRows(eqx.Module):
-    """Keys or queries of a chunk, ready to meet the memory before it."""
-
-    entering: Float[Array, "chunk d_in"]  # the one linear map
-    rest: Float[Array, "chunk d"]  # what is added after it
-    carry_weights: Float[Array, " chunk"]  # what is left of M
-    carry_velocity: Float[Array, " chunk"]  # what S adds
-
-    def read(self, state: DeltaState) -> Float[Array, "chunk d"]:
-        """What the memory before the chunk answers them at their time."""
-        (m,) = state.weights
-        y = self.carry_weights[:, None] * save_for_backward(self.entering @ m)
-        for s in state.velocity:
-            y = y + self.carry_velocity[:, None] * save_for_backward(self.entering @ s)
-        return y + self.rest
-
-
-class PreparedChunk(eqx.Module):
-    """What of a chunk does not depend on the memory."""
-
-    keys: PreparedRows  # with c - v as the rest: what they read is B
-    queries: PreparedRows
-    lower: Float[Array, "chunk chunk"]  # L
-    inverse: Float[Array, "chunk chunk"]  # (I + L)^-1
-    scores: Float[Array, "chunk chunk"]  # what is left of each write at each query
-    theta: Float[Array, " chunk"]
-    end: ChunkDecay  # of one position, the last
-
-
-class DeltaRule(AbstractPreparedRule[DeltaState]):
+class DeltaRule(AbstractAffineRule[DeltaState]):
     """Gates alpha (`decay`), eta (`momentum`) and theta (`learning_rate`).
 
     The outer gradient always goes through the errors in full; of `outer_gradient` only
@@ -280,6 +244,10 @@ class DeltaRule(AbstractPreparedRule[DeltaState]):
         return reads, DeltaState(
             weights=(new_m,), velocity=velocity, chunk_offset=state.chunk_offset
         )
+
+    def chunk_map(self, net: AbstractMemoryNet, prepared: PreparedChunk) -> AffineMap:
+        """See `AbstractAffineRule.chunk_map`."""
+        return prepared.affine_map(with_velocity=self.use_momentum)
 
 
 def _linear_part(

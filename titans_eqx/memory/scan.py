@@ -16,13 +16,19 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.axes import HeadWeights, MemoryWeights
+from titans_eqx.memory.affine import (
+    AbstractAffineRule,
+    memories_between,
+    stacked,
+    unstacked,
+)
+from titans_eqx.memory.ahead import TakeIn, are_side_by_side, prepare_chunks
 from titans_eqx.memory.blocks import (
     at_offset,
     check_gates,
     checked_block_len,
     fold,
     next_chunk,
-    prepare_chunks,
     scan_blocks,
 )
 from titans_eqx.memory.inputs import MemoryInputs
@@ -229,6 +235,10 @@ def _whole_chunks(
     n_chunks = chunks.keys.shape[0]
     is_real = jnp.ones((n_chunks, rule.chunk_len), bool)
     chunks, take_in = prepare_chunks(rule, net, chunks, is_real, initial)
+    carry = rule.end_chunk(state)
+    if are_side_by_side(rule, carry):
+        reads, carry = _side_by_side(rule, net, chunks, take_in, carry)
+        return rearrange(reads, "n chunk d -> (n chunk) d"), rule.start_chunk(carry)
 
     @remat
     def body(
@@ -242,5 +252,28 @@ def _whole_chunks(
 
     numbers = jnp.arange(1, n_chunks + 1, dtype=jnp.int32)
     numbers = numbers - padding.start // rule.chunk_len
-    carry, reads = scan(body, rule.end_chunk(state), (chunks, numbers))
+    carry, reads = scan(body, carry, (chunks, numbers))
     return rearrange(reads, "n chunk d -> (n chunk) d"), rule.start_chunk(carry)
+
+
+def _side_by_side(
+    rule: AbstractAffineRule[State],
+    net: AbstractMemoryNet,
+    chunks: PyTree[Array],
+    take_in: TakeIn[State],
+    carry: PyTree[Float[Array, "d_in d"]],
+) -> tuple[Float[Array, "n_chunks chunk d"], PyTree[Float[Array, "d_in d"]]]:
+    """All chunks at once, since the memory before each is found without the reads."""
+
+    @remat
+    def memories(chunks: PyTree[Array], start: Array) -> Array:
+        maps = jax.vmap(partial(rule.chunk_map, net))(chunks)
+        return memories_between(start, maps)
+
+    @remat
+    def read(chunk: PyTree[Array], rows: Float[Array, "rows d"]) -> Array:
+        reads, _ = take_in(chunk, rule.start_chunk(unstacked(rows, carry)))
+        return reads
+
+    between = memories(chunks, stacked(carry))
+    return jax.vmap(read)(chunks, between[:-1]), unstacked(between[-1], carry)
