@@ -40,6 +40,7 @@ MODELS: Final = {
     "lmm, depth 1": ("model.memory.depth=1",),
     "lmm, depth 2": (),
     "lmm, depth 3": ("model.memory.depth=3",),
+    "lmm, depth 1, each token": ("model.memory.depth=1", *_EACH),
     "lmm, depth 2, each token": _EACH,
     "mac, depth 2": ("model.pattern=mac",),
 }
