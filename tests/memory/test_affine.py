@@ -16,6 +16,7 @@ from titans_eqx.nn.padding import Padding
 CHUNK = 4
 N_TOKENS = 6 * CHUNK + 3  # six whole chunks and a rest
 LINEAR = MemoryNet(D, 1, norm=False)
+MONOMIALS = MemoryNet(D, 1, norm=False, degree=2)  # more rows than columns
 RULES = {
     "momentum": DeltaRule(chunk_len=CHUNK),
     "read before": DeltaRule(chunk_len=CHUNK, read="before"),
@@ -54,34 +55,58 @@ def test_the_memories_between_chunks_are_those_of_one_after_the_other(x64, n_chu
     np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-10)
 
 
-def run(rule, inputs, state, initial):
+def run(rule, inputs, state, initial, net=LINEAR):
     padding = Padding.none(inputs.keys.shape[0])
-    return scan_aligned(rule, LINEAR, inputs, state, padding, initial=initial)
+    return scan_aligned(rule, net, inputs, state, padding, initial=initial)
 
 
-def with_gradients(rule, problem):
+def with_gradients(rule, problem, net):
     def loss(problem):  # another function at each call, or it is not traced again
-        reads, state = answer = run(rule, *problem)
+        reads, state = answer = run(rule, *problem, net)
         leaves = [reads, *state.weights, *state.velocity]
         return sum(jnp.sum(jnp.sin(x)) for x in leaves), answer
 
     return eqx.filter_jit(eqx.filter_grad(loss, has_aux=True))(problem)
 
 
-def n_loops(rule, problem):
+def n_loops(rule, problem, net=LINEAR):
     """Loops over chunks in the program."""
-    program = jax.make_jaxpr(lambda problem: run(rule, *problem))(problem)
+    program = jax.make_jaxpr(lambda problem: run(rule, *problem, net))(problem)
     return str(program).count(" scan[")
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_chunks_side_by_side_are_chunks_in_turn(monkeypatch, x64, rule):
+@pytest.mark.parametrize(
+    ("name", "net"), [*((name, LINEAR) for name in RULES), ("no decay", MONOMIALS)]
+)
+def test_chunks_side_by_side_are_chunks_in_turn(monkeypatch, x64, name, net):
     """Reads, memories and gradients."""
-    problem = draw_problem(rule, LINEAR, N_TOKENS)
-    expected, loops = with_gradients(rule, problem), n_loops(rule, problem)
+    rule = RULES[name]
+    problem = draw_problem(rule, net, N_TOKENS)
+    expected, loops = with_gradients(rule, problem, net), n_loops(rule, problem, net)
     monkeypatch.setattr(ahead, "prepares_ahead", lambda: True)
-    assert n_loops(rule, problem) == loops - 1  # the rest is a block of its own
-    assert largest_difference(with_gradients(rule, problem), expected) < 1e-10
+    # The tokens after the last whole chunk are a block of their own.
+    assert n_loops(rule, problem, net) == loops - 1
+    assert largest_difference(with_gradients(rule, problem, net), expected) < 1e-10
+
+
+def test_one_chunk_is_no_map(accelerator):
+    rule = RULES["momentum"]
+    assert n_loops(rule, draw_problem(rule, LINEAR, CHUNK)) == 1
+
+
+@pytest.mark.parametrize("d", [3, 32, 64])
+def test_single_precision_is_right_in_every_width(d):
+    """Of one map jaxlib 0.10.2 once made a program with NaN, see `_mixed`."""
+    rng = np.random.default_rng(d)
+    kept, change, offset = (
+        rng.normal(size=(1, *shape)) / shape[-1]
+        for shape in ((2, 2), (2 * d, 2 * d), (2 * d, d))
+    )
+    memory = rng.normal(size=(2 * d, d))
+    start, *single = (jnp.float32(x) for x in (memory, kept, change, offset))
+    actual = jax.jit(memories_between)(start, AffineMap(*single))
+    expected = (np.kron(kept[0], np.eye(d)) + change[0]) @ memory + offset[0]
+    np.testing.assert_allclose(actual[1], expected, atol=1e-5)
 
 
 def test_later_chunks_do_not_reach_earlier_reads(accelerator, x64):
@@ -111,8 +136,18 @@ class ReadsOfItsOwn(DeltaRule):
         return reads / 2, state
 
 
+class StopsBetweenChunks(DeltaRule):
+    """Another: the velocity ends with its chunk."""
+
+    def end_chunk(self, state):
+        """Without velocity."""
+        weights, velocity = super().end_chunk(state)
+        return weights, jax.tree.map(jnp.zeros_like, velocity)
+
+
 IN_TURN = {
-    "a form of its own": ReadsOfItsOwn(chunk_len=CHUNK),
+    "a chunk of its own": ReadsOfItsOwn(chunk_len=CHUNK),
+    "an end of its own": StopsBetweenChunks(chunk_len=CHUNK),
     "truncated": DeltaRule(
         chunk_len=CHUNK, outer_gradient=OuterGradient(truncate_every=2)
     ),

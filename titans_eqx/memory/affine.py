@@ -53,12 +53,18 @@ class AbstractAffineRule(AbstractPreparedRule[State]):
     """A prepared rule under which a chunk is an affine map of the memory.
 
     What `end_chunk` returns are matrices of one shape; one below the other, in the
-    order of its leaves, they are the rows that a map works on.
+    order of its leaves, they are the rows that a map works on. A subclass that has one
+    of the other forms anew needs a map of its own, or else its chunks stay in turn.
     """
 
     @abstractmethod
     def chunk_map(self, net: AbstractMemoryNet, prepared: PyTree[Array]) -> AffineMap:
-        """What a chunk does to the rows, from what `prepare` returned for it."""
+        """What a chunk does to the rows, from its start to what `end_chunk` returns.
+
+        Args:
+            net: Structure of the memory.
+            prepared: What `prepare` returned for the chunk; nothing else decides.
+        """
 
 
 def stacked(carry: PyTree[Float[Array, "d_in d"]]) -> Float[Array, "rows d"]:
@@ -79,9 +85,8 @@ def memories_between(
 ) -> Float[Array, "n_memories rows d"]:
     """The memory before each chunk, and that after the last one.
 
-    Neighbours are taken together, which gives the memories at every second place; each
-    of the others is one map away. So a map is a part of one product with another, and
-    no two chunks wait for each other.
+    Neighbours are taken together, which gives the memories at every second place, by
+    the same means; each of the others is one map away from one of these.
 
     Args:
         start: The memory before the first chunk.
@@ -107,6 +112,11 @@ def _mixed(
 ) -> Float[Array, "*chunks rows d"]:
     """`(k x I) X`, one number at a time."""
     parts = factors.shape[-1]
-    split = rearrange(rows, "... (part row) d -> ... part row d", part=parts)
-    mixed = jnp.sum(factors[..., None, None] * split[..., None, :, :, :], axis=-3)
-    return rearrange(mixed, "... part row d -> ... (part row) d")
+    split = rearrange(rows, "... (part row) d -> part ... row d", part=parts)
+    # Not a sum over an axis: of one map of 64 rows or more in float32, jaxlib 0.10.2
+    # compiles that to a wrong program on CPUs.
+    mixed = [
+        sum(factors[..., i, j, None, None] * split[j] for j in range(parts))
+        for i in range(parts)
+    ]
+    return jnp.concatenate(mixed, axis=-2)

@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.affine import AbstractAffineRule, stacked
+from titans_eqx.memory.affine import (
+    AbstractAffineRule,
+    memories_between,
+    stacked,
+    unstacked,
+)
+from titans_eqx.memory.ahead import has_map
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import SquaredError, surprise_factors, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet, MemoryNet
@@ -100,9 +106,11 @@ def check_rule(
     _, beside_other = aligned(other, state, padding)
     _compare("states beside two paddings", beside_other, beside_one, 0.0)
 
-    if isinstance(rule, AbstractAffineRule):
-        later = eqx.filter_jit(_by_map_and_chunk)(rule, net, inputs, state, initial)
-        _compare("chunk_map and chunk", *later, tolerance)
+    if has_map(rule):
+        memories = eqx.filter_jit(_by_maps_and_chunks)(
+            rule, net, inputs, state, initial
+        )
+        _compare("chunk_map and chunk", *memories, tolerance)
 
     what = "gradients of chunk and step"
     _compare(what, slopes, expected_slopes, n_tokens * tolerance)
@@ -140,24 +148,25 @@ def _gradients(
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
-def _by_map_and_chunk(
+def _by_maps_and_chunks(
     rule: AbstractAffineRule,
     net: AbstractMemoryNet,
     inputs: MemoryInputs,
     state: AbstractRuleState,
     initial: MemoryWeights,
-) -> tuple[dict[str, Float[Array, "rows d"]], dict[str, Float[Array, "rows d"]]]:
-    """The memory after the same chunk twice, the second time by each form."""
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """The memories around three chunks, by their maps and by one after the other."""
     chunk = jax.tree.map(lambda x: x[: rule.chunk_len], inputs)
     prepared = rule.prepare(net, chunk, jnp.ones(rule.chunk_len, bool))
-
-    def carry_after(carry: PyTree[Array]) -> PyTree[Array]:
-        start = rule.start_chunk(carry)
-        return rule.end_chunk(rule.chunk_prepared(net, prepared, start, initial)[1])
-
-    once = carry_after(rule.end_chunk(state))
-    mapped = rule.chunk_map(net, prepared)(stacked(once))
-    return {"memory": mapped}, {"memory": stacked(carry_after(once))}
+    carries = [rule.end_chunk(state)]
+    for _ in range(3):
+        start = rule.start_chunk(carries[-1])
+        _, after = rule.chunk_prepared(net, prepared, start, initial)
+        carries.append(rule.end_chunk(after))
+    one = rule.chunk_map(net, prepared)
+    maps = jax.tree.map(lambda x: jnp.stack([x] * 3), one)
+    rows = memories_between(stacked(carries[0]), maps)
+    return [unstacked(memory, carries[0]) for memory in rows], carries
 
 
 def _surprises(

@@ -1,4 +1,4 @@
-"""A chunk of the delta rule: what of it does not depend on the memory."""
+"""The delta rule's state, and what of a chunk does not depend on it."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -51,20 +51,23 @@ class PreparedChunk(eqx.Module):
     def affine_map(self, *, with_velocity: bool) -> AffineMap:
         """What the chunk does to the weights, and to the velocity below them.
 
-        With `G = [A k, f k]` all errors are `(I + L)^-1 (G X + c - v)`.
+        Its errors are `(I + L)^-1 (G X + c - v)` with `G = [A k, f k]`, which writes
+        at `W = [H k, r k]` of the chunk's end take to the next one, so that
+
+            C = -W^T diag(theta) (I + L)^-1 G
+            O = -W^T diag(theta) (I + L)^-1 (c - v)
         """
         keys, end = self.keys.entering, self.end
         kept = end.carry_weights[:, None]
         met, written = [self.keys.carry_weights], [end.write_weights[0]]
         if with_velocity:
-            velocity = jnp.stack(
-                [jnp.zeros_like(end.velocity_carry), end.velocity_carry]
-            )
-            kept = jnp.stack([jnp.append(kept, end.carry_velocity), velocity])
+            of_velocity = jnp.append(jnp.zeros_like(kept[0]), end.velocity_carry)
+            kept = jnp.stack([jnp.append(kept, end.carry_velocity), of_velocity])
             met.append(self.keys.carry_velocity)
             written.append(end.velocity_write)
-        right = [*(factor[:, None] * keys for factor in met), self.keys.rest]
-        right = jnp.concatenate(right, axis=1)
+        right = jnp.concatenate(
+            [*(factor[:, None] * keys for factor in met), self.keys.rest], axis=1
+        )
         errors = solve_unit_lower(self.lower, self.inverse, right)
         writes = jnp.concatenate([w[:, None] * keys for w in written], axis=1)
         change = -(writes.T @ (self.theta[:, None] * errors))

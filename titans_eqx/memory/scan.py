@@ -22,7 +22,7 @@ from titans_eqx.memory.affine import (
     stacked,
     unstacked,
 )
-from titans_eqx.memory.ahead import TakeIn, are_side_by_side, prepare_chunks
+from titans_eqx.memory.ahead import TakeIn, maps_chunks, prepare_chunks
 from titans_eqx.memory.blocks import (
     at_offset,
     check_gates,
@@ -236,7 +236,7 @@ def _whole_chunks(
     is_real = jnp.ones((n_chunks, rule.chunk_len), bool)
     chunks, take_in = prepare_chunks(rule, net, chunks, is_real, initial)
     carry = rule.end_chunk(state)
-    if are_side_by_side(rule, carry):
+    if maps_chunks(rule, carry, n_chunks):
         reads, carry = _side_by_side(rule, net, chunks, take_in, carry)
         return rearrange(reads, "n chunk d -> (n chunk) d"), rule.start_chunk(carry)
 
