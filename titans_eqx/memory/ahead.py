@@ -13,7 +13,7 @@ import jax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.affine import AbstractAffineRule, stacked
+from titans_eqx.memory.affine import AbstractAffineRule
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
 from titans_eqx.memory.rule import (
@@ -58,7 +58,7 @@ def maps_chunks(
     """
     if n_chunks == 1 or not prepares_ahead() or not has_map(rule):
         return False
-    n_rows = len(stacked(carry))
+    n_rows = sum(len(matrix) for matrix in jax.tree.leaves(carry))
     is_cut = rule.outer_gradient.truncate_every > 0
     return n_rows <= MAX_ROWS_PER_TOKEN * rule.chunk_len and not is_cut
 
