@@ -6,6 +6,7 @@ import pytest
 from scripts.benchmark.case import read_setting
 from titans_eqx.models import build_model
 from titans_eqx.nn.flops import count_flops
+from titans_eqx.nn.rows_product import rows_product
 
 ROWS, INNER, COLUMNS, STEPS = 3, 5, 7, 11
 A = jnp.ones((ROWS, INNER))
@@ -30,6 +31,7 @@ def one_of_two(a):
 CASES = {
     "product": (lambda: A @ B, PRODUCT),
     "no product": (lambda: jnp.sum(jnp.exp(A) * 2.0), 0),
+    "rows": (lambda: rows_product(A, B.T), PRODUCT),
     "sum of products": (lambda: jnp.vdot(A, A), 2 * ROWS * INNER),
     "jit": (lambda: jax.jit(jnp.matmul)(A, B), PRODUCT),
     "scan": (lambda: scanned(A), STEPS * SQUARE_PRODUCT),

@@ -29,7 +29,7 @@ def product_dtypes(jaxpr):
     """How often a product of which types is written."""
     counts = Counter()
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
+        if eqn.primitive.name in ("dot_general", "rows_product"):
             counts[tuple(str(var.aval.dtype) for var in eqn.invars)] += 1
         for inner in _inner(eqn):
             counts += product_dtypes(inner)

@@ -37,6 +37,8 @@ def _count_equation(equation: core.JaxprEqn) -> int:
     match name:
         case "dot_general":
             return _product_flops(equation)
+        case "rows_product":
+            return _rows_product_flops(equation)
         case "scan":
             return parameters["length"] * sum(inner)
         case "cond":
@@ -58,3 +60,9 @@ def _product_flops(equation: core.JaxprEqn) -> int:
     result: Any = equation.outvars[0].aval
     n_summed = math.prod(left.shape[axis] for axis in contracted)
     return 2 * n_summed * math.prod(result.shape)
+
+
+def _rows_product_flops(equation: core.JaxprEqn) -> int:
+    weight: Any = equation.invars[1].aval
+    result: Any = equation.outvars[0].aval
+    return 2 * weight.shape[1] * math.prod(result.shape)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from titans_eqx.nn.remat import save_for_backward
+from titans_eqx.nn.rows_product import rows_product
 
 
 def linear_rows(
@@ -36,4 +37,4 @@ def map_rows(
         return weight @ x
     if x.shape[-2] == 1:
         return jax.vmap(map_rows, (None, -2), -2)(weight, x)
-    return x @ weight.T
+    return rows_product(x, weight)

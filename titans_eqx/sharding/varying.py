@@ -14,6 +14,7 @@ from typing import TypeVar
 import jax
 from jaxtyping import Array, Bool, PyTree
 
+from titans_eqx.nn.mesh_axes import mark_varying, varying_axes
 from titans_eqx.nn.streams import any_stream, are_side_by_side
 from titans_eqx.nn.tree import select
 
@@ -32,13 +33,12 @@ def vary_like(tree: Tree, reference: PyTree) -> Tree:
     Returns:
         The same values.
     """
-    leaves = jax.tree.leaves((tree, reference))
-    return vary_over(tree, frozenset().union(*(_varying_axes(x) for x in leaves)))
+    return vary_over(tree, varying_axes(*jax.tree.leaves((tree, reference))))
 
 
 def vary_over(tree: Tree, axes: Collection[str]) -> Tree:
     """Mark arrays as varying over mesh axes, whether or not they do already."""
-    return jax.tree.map(partial(_mark, axes), tree)
+    return jax.tree.map(partial(mark_varying, axes), tree)
 
 
 def scan(
@@ -105,12 +105,3 @@ def select_seldom(
         lambda: vary_like(chosen(), references),
         lambda: vary_like(if_false, references),
     )
-
-
-def _mark(axes: Collection[str], x: Array) -> Array:
-    missing = tuple(axis for axis in axes if axis not in _varying_axes(x))
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-
-def _varying_axes(x: Array) -> frozenset[str]:
-    return jax.typeof(x).manual_axis_type.varying
