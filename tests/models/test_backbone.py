@@ -91,7 +91,7 @@ def count_equations(jaxpr) -> int:
 
 
 @pytest.mark.parametrize("pattern", ["mac", ["transformer", "mac"]])
-def test_the_traced_program_does_not_grow_with_depth(pattern):
+def test_the_traced_program_does_not_grow_with_many_repeats(pattern):
     """Neither that which builds the model nor that which runs it."""
 
     def size(n_layers):
@@ -103,7 +103,34 @@ def test_the_traced_program_does_not_grow_with_depth(pattern):
         traced = jax.make_jaxpr(build_and_run)(jr.key(0), tokens(4))
         return count_equations(traced.jaxpr)
 
-    assert size(12) == size(4) > 100
+    assert size(20) == size(12) > 100
+
+
+@pytest.mark.parametrize("pattern", ["lmm", "transformer"])
+def test_a_few_repeats_run_one_after_the_other_as_in_a_scan(x64, monkeypatch, pattern):
+    n_repeats = 3  # as long as no other scan here
+    config = small_config(n_layers=n_repeats, pattern=pattern)
+    parts, static = eqx.partition(small_model(config), eqx.is_inexact_array)
+
+    def loss(parts):
+        model = eqx.combine(parts, static)
+        logits, state = model(tokens(5))
+        after, state = model.step(tokens(6)[-1], state)
+        return jnp.sum(jnp.sin(logits)) + jnp.sum(jnp.sin(after)), (logits, state)
+
+    def results():
+        """Loss, logits, state and gradients, and how many scans are over repeats."""
+        run = jax.value_and_grad(loss, has_aux=True)
+        equations = jax.make_jaxpr(run)(parts).eqns
+        scans = [e for e in equations if e.primitive.name == "scan"]
+        return jax.jit(run)(parts), sum(e.params["length"] == n_repeats for e in scans)
+
+    one_by_one, n_scans = results()
+    assert n_scans == 0
+    monkeypatch.setattr("titans_eqx.models.backbone.MOST_UNROLLED", 1)
+    scanned, n_scans = results()
+    assert n_scans == 4  # over the sequence and the token, there and back
+    assert_close(one_by_one, scanned)
 
 
 def test_every_layer_has_weights_of_its_own():

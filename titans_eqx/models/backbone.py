@@ -2,12 +2,13 @@
 
     x = x + mix(norm(x));  x = x + feedforward(norm(x))        for each block
 
-Blocks that repeat are stacked and run by one `lax.scan`, so that compile time does not
-grow with depth.
+Blocks that repeat are stacked. Many of them are run by one `lax.scan`, so that compile
+time does not grow with depth; a few one after the other, because a scan copies all that
+the backward pass needs into arrays for all repeats, and out of them again.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -24,6 +25,9 @@ from titans_eqx.sharding.parameters import gather, has_shards
 from titans_eqx.sharding.varying import scan
 
 Tree = TypeVar("Tree", bound=PyTree)
+
+# Four repeats: a step of MAC is a tenth faster, and takes a third longer to compile.
+MOST_UNROLLED: Final = 4
 
 BackboneState: TypeAlias = tuple[PyTree[Array], ...]
 """The states of all blocks, an entry for each stack; its size never changes."""
@@ -94,7 +98,7 @@ class LayerStack(eqx.Module):
     ) -> tuple[Float[Array, "seq d_model"], PyTree[Array]]:
         """Run all blocks; states None for a fresh sequence."""
         states = (None,) * len(self.pattern) if states is None else states
-        return self._scan_blocks(
+        return self._run_blocks(
             lambda block, x, state: block(x, state, documents), x, states
         )
 
@@ -102,13 +106,13 @@ class LayerStack(eqx.Module):
         self, x: Float[Array, " d_model"], states: PyTree[Array]
     ) -> tuple[Float[Array, " d_model"], PyTree[Array]]:
         """Run all blocks on one token."""
-        return self._scan_blocks(Block.step, x, states)
+        return self._run_blocks(Block.step, x, states)
 
     def probe(
         self, x: Float[Array, " d_model"], states: PyTree[Array]
     ) -> tuple[Float[Array, " d_model"], PyTree[Array], list[MemoryStats | None]]:
         """`step`, with what the memory of each block does, first block first."""
-        x, after = self._scan_blocks(Block.probe, x, states)
+        x, after = self._run_blocks(Block.probe, x, states)
         stats = [
             None if stats is None else jax.tree.map(lambda leaf, n=n: leaf[n], stats)
             for n in range(self.n_repeats)
@@ -136,7 +140,7 @@ class LayerStack(eqx.Module):
         """
         return tuple(LayerStack(pattern) for pattern in unstack_tree(self.pattern))
 
-    def _scan_blocks(
+    def _run_blocks(
         self,
         run: Callable[[Block, Array, PyTree], tuple[Array, PyTree]],
         x: Float[Array, "*seq d_model"],
@@ -155,11 +159,17 @@ class LayerStack(eqx.Module):
                 after.append(kept)
             return x, tuple(after)
 
-        body = remat_block(body, gathers=has_shards(arrays))
-        if self.n_repeats == 1:
-            x, after = body(x, jax.tree.map(lambda leaf: leaf[0], (arrays, states)))
-            return x, jax.tree.map(lambda leaf: leaf[None], after)
-        return scan(body, x, (arrays, states))
+        is_gathered = has_shards(arrays)
+        body = remat_block(body, gathers=is_gathered)
+        n_repeats = self.n_repeats
+        if n_repeats > (1 if is_gathered else MOST_UNROLLED):
+            return scan(body, x, (arrays, states))
+        repeats = []
+        for n in range(n_repeats):
+            xs = jax.tree.map(lambda leaf, n=n: leaf[n], (arrays, states))
+            x, after = body(x, xs)
+            repeats.append(after)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
 
 
 class Backbone(eqx.Module):
