@@ -6,10 +6,15 @@ where one that is linear in its input stores `d`.
 
 import math
 from itertools import combinations_with_replacement
+from typing import Final
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+
+# Columns of wider rows are indexed on a CPU too; of 64, both ways take as long.
+WIDEST_PRODUCT: Final = 64
 
 
 def n_monomials(d: int, degree: int) -> int:
@@ -27,6 +32,23 @@ def monomials(
     features = [x]
     for i in range(2, degree + 1):
         factors = combinations_with_replacement(range(x.shape[-1]), i)
-        indices = np.array(list(factors))
-        features.append(jnp.prod(x[..., indices], axis=-1) / math.factorial(i))
+        first, *others = (
+            columns(x, np.array(one)) for one in zip(*factors, strict=True)
+        )
+        features.append(math.prod(others, start=first) / math.factorial(i))
     return jnp.concatenate(features, axis=-1)
+
+
+def columns(
+    x: Float[Array, "*rows d"], indices: Int[np.ndarray, " n"]
+) -> Float[Array, "*rows n"]:
+    """`x[..., indices]`, on a CPU by a product with ones and zeros.
+
+    There an index along the last axis is a gather in transposed order, and a scatter in
+    the backward pass; of a single row both are short.
+    """
+    is_product = x.ndim > 1 and x.shape[-1] <= WIDEST_PRODUCT
+    if jax.default_backend() != "cpu" or not is_product:
+        return x[..., indices]
+    is_picked = np.eye(x.shape[-1], dtype=x.dtype)[:, indices]
+    return jnp.matmul(x, is_picked, precision=jax.lax.Precision.HIGHEST)
