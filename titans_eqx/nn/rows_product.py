@@ -57,7 +57,7 @@ def _gradient_by_weight(
     if jax.default_backend() == "cpu" and is_small:
         axes = ((axis,), (axis,)), (batch, batch)
         of_rows = jax.lax.dot_general(gradient, x, axes, precision=precision)
-        return jnp.sum(of_rows, axis=batch)
+        return jnp.sum(of_rows, axis=tuple(batch))
     axes = ((*batch, axis), (*batch, axis)), ((), ())
     return jax.lax.dot_general(x, gradient, axes, precision=precision).T
 
