@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 
 from scripts.benchmark.case import read_setting
+from titans_eqx.memory.features import columns
 from titans_eqx.models import build_model
 from titans_eqx.nn.flops import count_flops
 from titans_eqx.nn.rows_product import rows_product
@@ -31,6 +33,11 @@ def one_of_two(a):
 CASES = {
     "product": (lambda: A @ B, PRODUCT),
     "no product": (lambda: jnp.sum(jnp.exp(A) * 2.0), 0),
+    "columns": (lambda: columns(A, np.array([0, 2, 2])), 0),
+    "gradient of columns": (
+        lambda: jax.grad(lambda a: jnp.sum(columns(a, np.array([0, 2])) ** 2))(A),
+        0,
+    ),
     "rows": (lambda: rows_product(A, B.T), PRODUCT),
     "sum of products": (lambda: jnp.vdot(A, A), 2 * ROWS * INNER),
     "jit": (lambda: jax.jit(jnp.matmul)(A, B), PRODUCT),

@@ -3,14 +3,23 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from titans_eqx.nn.rows_product import rows_product
 
-# Rows, width of the input and of the output; the first two have little to sum over, so
-# that a CPU makes the gradient of the weights at once.
-SIZES = [((1,), 6, 5), ((3, 2), 6, 5), ((7,), 2, 3), ((4, 9), 2, 3)]
-SIZES = [*SIZES, ((3, 4, 9), 2, 3), ((0,), 2, 3), ((0, 4), 2, 3)]
+# Rows, width of the input and of the output; the first two have so few rows that a CPU,
+# too, makes the gradient of the weights in one product.
+SIZES = [
+    ((1,), 6, 5),
+    ((3, 2), 6, 5),
+    ((7,), 2, 3),
+    ((4, 9), 2, 3),
+    ((3, 4, 9), 2, 3),
+    ((0,), 2, 3),
+    ((0, 4), 2, 3),
+]
 
 
 @pytest.fixture(params=SIZES, ids=str)
@@ -94,12 +103,35 @@ def test_the_gradient_of_shared_weights_is_one_product_for_each_row_of_a_batch()
 
 
 def test_precision_is_that_of_jax_when_it_is_called():
+    def product_and_gradients(x, weight):
+        y, pull_back = jax.vjp(rows_product, x, weight)
+        return y, pull_back(y)
+
+    operands = jnp.zeros((2, 3)), jnp.zeros((4, 3))
     with jax.default_matmul_precision("highest"):
-        traced = jax.jit(rows_product).trace(jnp.zeros((2, 3)), jnp.zeros((4, 3)))
-    assert "precision = [HIGHEST, HIGHEST]" in traced.lower().as_text()
+        traced = jax.jit(product_and_gradients).trace(*operands)
+    text = traced.lower().as_text()
+    assert text.count("dot_general") == text.count("[HIGHEST, HIGHEST]") == 3
 
 
 def test_half_precision_stays_what_it_is():
     x, weight = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((4, 3), jnp.bfloat16)
     y, pull_back = jax.vjp(rows_product, x, weight)
     assert {y.dtype, *(g.dtype for g in pull_back(y))} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("spec", [P("data"), P(None, "data")], ids=str)
+def test_explicit_shardings_are_left_to_jax(spec):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+    weight = jnp.ones((5, 4))
+
+    def gradients(x):
+        return jax.grad(lambda *xs: jnp.sum(jnp.sin(rows_product(*xs))), (0, 1))(
+            x, weight
+        )
+
+    with jax.set_mesh(mesh):
+        sharded = jax.jit(gradients)(jax.device_put(x, NamedSharding(mesh, spec)))
+    for ours, theirs in zip(sharded, gradients(x), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)

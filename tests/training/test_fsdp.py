@@ -127,6 +127,7 @@ def test_whole_weights_of_one_layer_at_a_time_are_kept():
         return footprint(step, state, config, mesh).step
 
     def bytes_of_a_layer(fsdp):
-        return (bytes_of_a_step(10, fsdp) - bytes_of_a_step(4, fsdp)) / 6
+        # Both deep enough for a scan over the layers.
+        return (bytes_of_a_step(12, fsdp) - bytes_of_a_step(6, fsdp)) / 6
 
     assert bytes_of_a_layer(4) < 0.5 * bytes_of_a_layer(1)

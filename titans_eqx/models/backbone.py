@@ -4,7 +4,9 @@
 
 Blocks that repeat are stacked. Many of them are run by one `lax.scan`, so that compile
 time does not grow with depth; a few one after the other, because a scan copies all that
-the backward pass needs into arrays for all repeats, and out of them again.
+the backward pass needs into arrays for all repeats, and out of them again. Blocks that
+are run again in the backward pass, or gather their weights, are always in a scan: out
+of a loop XLA runs them again early on a CPU, and what they save of memory is lost.
 """
 
 from collections.abc import Callable
@@ -19,14 +21,15 @@ from titans_eqx.memory import MemoryStats
 from titans_eqx.models.mixer import AbstractMemoryMixer, AbstractMixer
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.feedforward import SwiGLU
-from titans_eqx.nn.remat import remat_block
+from titans_eqx.nn.remat import recomputes_blocks, remat_block
 from titans_eqx.nn.tree import select
 from titans_eqx.sharding.parameters import gather, has_shards
 from titans_eqx.sharding.varying import scan
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-# Four repeats: a step of MAC is a tenth faster, and takes a third longer to compile.
+# Four blocks of MAC: a training step is a tenth faster on a CPU, and takes a third
+# longer to compile.
 MOST_UNROLLED: Final = 4
 
 BackboneState: TypeAlias = tuple[PyTree[Array], ...]
@@ -159,13 +162,14 @@ class LayerStack(eqx.Module):
                 after.append(kept)
             return x, tuple(after)
 
-        is_gathered = has_shards(arrays)
-        body = remat_block(body, gathers=is_gathered)
-        n_repeats = self.n_repeats
-        if n_repeats > (1 if is_gathered else MOST_UNROLLED):
+        gathers = has_shards(arrays)
+        body = remat_block(body, gathers=gathers)
+        is_short = self.n_repeats * len(self.pattern) <= MOST_UNROLLED
+        is_kept = not (gathers or recomputes_blocks())
+        if self.n_repeats > 1 and not (is_short and is_kept):
             return scan(body, x, (arrays, states))
         repeats = []
-        for n in range(n_repeats):
+        for n in range(self.n_repeats):
             xs = jax.tree.map(lambda leaf, n=n: leaf[n], (arrays, states))
             x, after = body(x, xs)
             repeats.append(after)

@@ -2,8 +2,9 @@
 
 A product of an `m k` and a `k n` matrix counts `2 m k n`; nothing else counts. A scan
 counts its body once for each step, a branch the costliest of its alternatives, and
-`shard_map` its body once for each device. What is counted is what is written, before
-the compiler removes or rewrites anything.
+`shard_map` its body once for each device, and nothing is counted of a jitted function
+called `no_flops`, whose products stand for something else. What is counted is what is
+written, before the compiler removes or rewrites anything.
 """
 
 import math
@@ -45,6 +46,8 @@ def _count_equation(equation: core.JaxprEqn) -> int:
             return max(inner)
         case "shard_map":
             return parameters["mesh"].size * sum(inner)
+        case "jit" if parameters["name"] == "no_flops":
+            return 0
         case "while" if sum(inner) > 0:
             raise ValueError(
                 "the FLOPs of a while loop cannot be counted, because its length is "

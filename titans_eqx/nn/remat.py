@@ -57,6 +57,11 @@ def recomputes_everything() -> bool:
     return _LEVEL.get() == "everything"
 
 
+def recomputes_blocks() -> bool:
+    """Whether a block of the stack keeps its input alone."""
+    return _LEVEL.get() != "none"
+
+
 def remat(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     """Run a function again in the backward pass, except for `save_for_backward`."""
     if recomputes_everything():
@@ -74,6 +79,6 @@ def remat_block(
         body: The block.
         gathers: Whether it gathers its weights, which it then does again at any level.
     """
-    if _LEVEL.get() == "none":
+    if not recomputes_blocks():
         return remat(body) if gathers else body
     return jax.checkpoint(body)

@@ -4,11 +4,11 @@ The gradient is the product of two arrays along their rows. Autodiff multiplies 
 gradient of the result by the rows, and sums over all rows of a batch in one product. On
 a CPU XLA transposes what it multiplies first, and works out again, along the wrong
 axis, all that the gradient of the result was made of: with a small model that takes as
-long as all its products. A product for each row of the batch, summed afterwards, is not
-transposed; neither is one of the rows by the gradient of the result.
+long as all its products. Two forms are not transposed: a product for each row of the
+batch, summed afterwards, and, where those would be larger than what is multiplied, the
+product with its factors exchanged.
 """
 
-import math
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from titans_eqx.nn.mesh_axes import mark_varying, varying_axes
@@ -27,6 +28,8 @@ def rows_product(
     """`x @ weight.T`."""
     dtype = jnp.result_type(x, weight)
     x, weight = x.astype(dtype), weight.astype(dtype)
+    if _is_sharded_explicitly(x) or _is_sharded_explicitly(weight):
+        return x @ weight.T  # with gradients whose sharding JAX infers
     axes = varying_axes(x, weight)
     return _primitive.bind(
         mark_varying(axes, x),
@@ -51,9 +54,9 @@ def _gradient_by_weight(
     gradient: Array, x: Array, weight: Any, *, precision: str | None
 ) -> Array:
     *batch, axis = range(x.ndim - 1)
-    n_copies = math.prod(x.shape[:axis])
-    n_weights = x.shape[-1] * gradient.shape[-1]
-    is_small = n_copies * n_weights <= x.size + gradient.size
+    d_in, d_out = x.shape[-1], gradient.shape[-1]
+    # No larger than what is multiplied.
+    is_small = d_in * d_out <= x.shape[axis] * (d_in + d_out)
     if jax.default_backend() == "cpu" and is_small:
         axes = ((axis,), (axis,)), (batch, batch)
         of_rows = jax.lax.dot_general(gradient, x, axes, precision=precision)
@@ -70,6 +73,10 @@ def _batched(
     if x_axis is not None and weight_axis is None:
         return _primitive.bind(jnp.moveaxis(x, x_axis, 0), weight, **parameters), 0
     return jax.vmap(partial(_product, **parameters), axes)(x, weight), 0
+
+
+def _is_sharded_explicitly(x: Array) -> bool:
+    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
 
 
 def _result_type(x: Any, weight: Any, *, precision: str | None) -> Any:
