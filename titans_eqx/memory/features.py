@@ -5,6 +5,7 @@ where one that is linear in its input stores `d`.
 """
 
 import math
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import Final
 
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from titans_eqx.nn.flops import uncounted
 
 # Columns of wider rows are indexed on a CPU too; of 64, both ways take as long.
 WIDEST_PRODUCT: Final = 64
@@ -31,10 +34,8 @@ def monomials(
     """
     features = [x]
     for i in range(2, degree + 1):
-        factors = combinations_with_replacement(range(x.shape[-1]), i)
-        first, *others = (
-            columns(x, np.array(one)) for one in zip(*factors, strict=True)
-        )
+        factors = np.array([*combinations_with_replacement(range(x.shape[-1]), i)])
+        first, *others = (columns(x, indices) for indices in factors.T)
         features.append(math.prod(others, start=first) / math.factorial(i))
     return jnp.concatenate(features, axis=-1)
 
@@ -51,9 +52,5 @@ def columns(
     if jax.default_backend() != "cpu" or not is_product:
         return x[..., indices]
     is_picked = np.eye(x.shape[-1], dtype=x.dtype)[:, indices]
-
-    @jax.jit
-    def no_flops(x: Array) -> Array:
-        return jnp.matmul(x, is_picked, precision=jax.lax.Precision.HIGHEST)
-
-    return no_flops(x)
+    exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return uncounted(exact)(x, is_picked)

@@ -2,17 +2,19 @@
 
 A product of an `m k` and a `k n` matrix counts `2 m k n`; nothing else counts. A scan
 counts its body once for each step, a branch the costliest of its alternatives, and
-`shard_map` its body once for each device, and nothing is counted of a jitted function
-called `no_flops`, whose products stand for something else. What is counted is what is
-written, before the compiler removes or rewrites anything.
+`shard_map` its body once for each device. What is counted is what is written, before
+the compiler removes or rewrites anything, but for what is `uncounted`.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import jax
 from jax.extend import core
+from jaxtyping import Array
+
+_UNCOUNTED: Final = "uncounted"
 
 
 def count_flops(function: Callable[..., Any], *inputs: Any) -> int:
@@ -26,6 +28,19 @@ def count_flops(function: Callable[..., Any], *inputs: Any) -> int:
         ValueError: If products stand in a loop whose length is not known.
     """
     return _count(jax.make_jaxpr(function)(*inputs).jaxpr)
+
+
+def uncounted(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function, of which `count_flops` counts nothing, nor of its derivatives.
+
+    For products that stand for something else, such as the choice of columns.
+    """
+
+    def run(*inputs: Array) -> Array:
+        return function(*inputs)
+
+    run.__name__ = _UNCOUNTED
+    return jax.jit(run)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:
@@ -46,7 +61,7 @@ def _count_equation(equation: core.JaxprEqn) -> int:
             return max(inner)
         case "shard_map":
             return parameters["mesh"].size * sum(inner)
-        case "jit" if parameters["name"] == "no_flops":
+        case "jit" if parameters["name"] == _UNCOUNTED:
             return 0
         case "while" if sum(inner) > 0:
             raise ValueError(
