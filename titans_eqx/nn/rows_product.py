@@ -1,4 +1,4 @@
-"""`W x` for each row `x`, as a primitive whose gradient by `W` suits the platform.
+"""`W x` for each row `x`, with a gradient by `W` that suits the platform.
 
 The gradient is the product of two arrays along their rows. Autodiff multiplies the
 gradient of the result by the rows, and sums over all rows of a batch in one product. On
@@ -9,33 +9,21 @@ batch, summed afterwards, and, where those would be larger than what is multipli
 product with its factors exchanged.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
-from titans_eqx.nn.mesh_axes import mark_varying, varying_axes
+from titans_eqx.nn.bilinear import bilinear
 
 
 def rows_product(
     x: Float[Array, "*batch rows d_in"], weight: Float[Array, "d_out d_in"]
 ) -> Float[Array, "*batch rows d_out"]:
     """`x @ weight.T`."""
-    dtype = jnp.result_type(x, weight)
-    x, weight = x.astype(dtype), weight.astype(dtype)
-    if _is_sharded_explicitly(x) or _is_sharded_explicitly(weight):
-        return x @ weight.T  # with gradients whose sharding JAX infers
-    axes = varying_axes(x, weight)
-    return _primitive.bind(
-        mark_varying(axes, x),
-        mark_varying(axes, weight),
-        precision=jax.config.jax_default_matmul_precision,  # pyright: ignore
-    )
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore
+    return _rows_product(x, weight, precision=precision)
 
 
 def _product(x: Array, weight: Array, *, precision: str | None) -> Array:
@@ -65,29 +53,6 @@ def _gradient_by_weight(
     return jax.lax.dot_general(x, gradient, axes, precision=precision).T
 
 
-def _batched(
-    inputs: tuple[Array, Array], axes: tuple[int | None, int | None], **parameters: Any
-) -> tuple[Array, int]:
-    x, weight = inputs
-    x_axis, weight_axis = axes
-    if x_axis is not None and weight_axis is None:
-        return _primitive.bind(jnp.moveaxis(x, x_axis, 0), weight, **parameters), 0
-    return jax.vmap(partial(_product, **parameters), axes)(x, weight), 0
-
-
-def _is_sharded_explicitly(x: Array) -> bool:
-    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
-
-
-def _result_type(x: Any, weight: Any, *, precision: str | None) -> Any:
-    product = jax.make_jaxpr(partial(_product, precision=precision))(x, weight)
-    (result,) = product.out_avals
-    return result
-
-
-_primitive = Primitive("rows_product")
-_primitive.def_impl(_product)
-_primitive.def_abstract_eval(_result_type)
-ad.defbilinear(_primitive, _gradient_by_rows, _gradient_by_weight)
-batching.primitive_batchers[_primitive] = _batched
-mlir.register_lowering(_primitive, mlir.lower_fun(_product, multiple_results=False))
+_rows_product = bilinear(
+    "rows_product", _product, _gradient_by_rows, _gradient_by_weight
+)
