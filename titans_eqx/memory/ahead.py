@@ -81,7 +81,8 @@ def prepare_chunks(
     """
     is_split = isinstance(rule, AbstractPreparedRule)
     if is_split and prepares_ahead() and _stands_for(rule, "chunk_prepared", "chunk"):
-        prepared = remat(jax.vmap(partial(rule.prepare, net)))(inputs, is_real)
+        prepare = remat(jax.vmap(partial(rule.prepare, net)), in_loop=False)
+        prepared = prepare(inputs, is_real)
         return prepared, lambda chunk, state: rule.chunk_prepared(
             net, chunk, state, initial
         )

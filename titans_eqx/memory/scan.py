@@ -265,12 +265,12 @@ def _side_by_side(
 ) -> tuple[Float[Array, "n_chunks chunk d"], PyTree[Float[Array, "d_in d"]]]:
     """All chunks at once, since the memory before each is found without the reads."""
 
-    @remat
+    @partial(remat, in_loop=False)
     def memories(chunks: PyTree[Array], start: Array) -> Array:
         maps = jax.vmap(partial(rule.chunk_map, net))(chunks)
         return memories_between(start, maps)
 
-    @remat
+    @partial(remat, in_loop=False)
     def read(chunk: PyTree[Array], rows: Float[Array, "rows d"]) -> Array:
         reads, _ = take_in(chunk, rule.start_chunk(unstacked(rows, carry)))
         return reads

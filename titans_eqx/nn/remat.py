@@ -62,12 +62,21 @@ def recomputes_blocks() -> bool:
     return _LEVEL.get() != "none"
 
 
-def remat(body: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    """Run a function again in the backward pass, except for `save_for_backward`."""
+def remat(
+    body: Callable[Inputs, Output], *, in_loop: bool = True
+) -> Callable[Inputs, Output]:
+    """Run a function again in the backward pass, except for `save_for_backward`.
+
+    Args:
+        body: The function.
+        in_loop: Whether a scan runs it. Its backward pass is then in another loop,
+            where XLA cannot see that it was run before. Elsewhere a barrier hides that,
+            which in a loop would copy all that is kept.
+    """
     if recomputes_everything():
-        return jax.checkpoint(body)
+        return jax.checkpoint(body, prevent_cse=not in_loop)
     policy = jax.checkpoint_policies.save_only_these_names(SAVED)
-    return jax.checkpoint(body, policy=policy)
+    return jax.checkpoint(body, policy=policy, prevent_cse=not in_loop)
 
 
 def remat_block(
