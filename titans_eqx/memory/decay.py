@@ -128,3 +128,26 @@ def decayed_scores(
     if write_weights.shape[0] == 1:
         return write_weights[0] * save_for_backward(x @ a.T)
     return jnp.einsum("tc,cti,ic->ti", x, write_weights, a)
+
+
+def scaled_product(
+    factors: Float[Array, "channels chunk"],
+    x: Float[Array, "chunk d_in"],
+    weights: Float[Array, "d_in d_out"],
+) -> Float[Array, "chunk d_out"]:
+    """`sum_c F_c[t] x_t[c] W[c]`, with factors of each channel, or one for all."""
+    if factors.shape[0] == 1 and weights.shape[1] < weights.shape[0]:
+        # What is narrower is scaled, since that is no product, and takes as long.
+        return factors.T * save_for_backward(x @ weights)
+    return (factors.T * x) @ weights
+
+
+def weighted_outer(
+    factors: Float[Array, "channels chunk"],
+    a: Float[Array, "chunk d_in"],
+    g: Float[Array, "chunk d_out"],
+) -> Float[Array, "d_in d_out"]:
+    """`sum_i F_c[i] a_i[c] g_i` in row `c`, as in `scaled_product`."""
+    if factors.shape[0] == 1 and g.shape[1] < a.shape[1]:
+        return a.T @ (factors.T * g)
+    return (factors.T * a).T @ g

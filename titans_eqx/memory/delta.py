@@ -38,7 +38,7 @@ from titans_eqx.axes import MemoryWeights
 from titans_eqx.config.memory_check import largest_delta_rate
 from titans_eqx.errors import check_option
 from titans_eqx.memory.affine import AbstractAffineRule, AffineMap
-from titans_eqx.memory.decay import chunk_decay
+from titans_eqx.memory.decay import chunk_decay, weighted_outer
 from titans_eqx.memory.delta_chunk import DeltaState, PreparedChunk, PreparedRows
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import SquaredError, token_surprise
@@ -229,18 +229,18 @@ class DeltaRule(AbstractAffineRule[DeltaState]):
         keys, end = prepared.keys.entering, prepared.end
         right = prepared.keys.read(state)
         errors = solve_unit_lower(prepared.lower, prepared.inverse, right)
-        steps = prepared.theta[:, None] * errors
-        reads = prepared.queries.read(state) - prepared.scores @ steps
+        steps = -prepared.theta[:, None] * errors
+        reads = prepared.queries.read(state) + prepared.scores @ steps
 
         (m,) = state.weights
         new_m = end.carry_weights[0] * m
-        new_m = new_m - (end.write_weights[0][:, None] * keys).T @ steps
+        new_m = new_m + weighted_outer(end.write_weights, keys, steps)
         velocity = ()
         if self.use_momentum:
             (s,) = state.velocity
             new_m = new_m + end.carry_velocity[0] * s
-            new_s = end.velocity_carry * s
-            velocity = (new_s - (end.velocity_write[:, None] * keys).T @ steps,)
+            written = weighted_outer(end.velocity_write[None], keys, steps)
+            velocity = (end.velocity_carry * s + written,)
         return reads, DeltaState(
             weights=(new_m,), velocity=velocity, chunk_offset=state.chunk_offset
         )

@@ -6,9 +6,8 @@ from jaxtyping import Array, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.affine import AffineMap
-from titans_eqx.memory.decay import ChunkDecay
+from titans_eqx.memory.decay import ChunkDecay, scaled_product
 from titans_eqx.memory.rule import AbstractRuleState
-from titans_eqx.nn.remat import save_for_backward
 from titans_eqx.nn.triangular import solve_unit_lower
 
 
@@ -31,9 +30,9 @@ class PreparedRows(eqx.Module):
     def read(self, state: DeltaState) -> Float[Array, "chunk d"]:
         """What the memory before the chunk answers them at their time."""
         (m,) = state.weights
-        y = self.carry_weights[:, None] * save_for_backward(self.entering @ m)
+        y = scaled_product(self.carry_weights[None], self.entering, m)
         for s in state.velocity:
-            y = y + self.carry_velocity[:, None] * save_for_backward(self.entering @ s)
+            y = y + scaled_product(self.carry_velocity[None], self.entering, s)
         return y + self.rest
 
 

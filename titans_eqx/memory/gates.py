@@ -4,6 +4,7 @@ Each gate has its values for every head (Titans, section 3.1 and appendix): a si
 a linear map, scaled to the range that its `GateSpec` gives.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,7 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.memory.inputs import GateSpec
+from titans_eqx.nn.linear import map_rows
 from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.nn.remat import save_for_backward
 
 WEIGHT_SCALE: Final = 0.1  # of the usual initial scale, so that starts hold
 
@@ -55,21 +58,31 @@ class Gates(eqx.Module):
         }
 
     def __call__(
-        self, x: Float[Array, " d_model"]
-    ) -> dict[str, Float[Array, "heads _"]]:
-        """The gates at one token, computed in float32 or wider.
+        self, x: Float[Array, "*rows d_model"]
+    ) -> dict[str, Float[Array, "*rows heads _"]]:
+        """The gates at tokens, computed in float32 or wider.
 
         A slow decay's bias is about -9, where half precision has only every 16th part.
         """
-        x = at_least_float32(x)
+        linears = [
+            jax.tree.map(at_least_float32, self.linears[name]) for name, _ in self.specs
+        ]
+        # All gates in one product: each by itself is narrow, and reads the tokens anew.
+        weight = jnp.concatenate([linear.weight for linear in linears])
+        bias = jnp.concatenate([linear.bias for linear in linears])
+        logits = save_for_backward(map_rows(weight, at_least_float32(x)))
+        logits = logits + jnp.broadcast_to(bias, logits.shape)
+        ends = list(itertools.accumulate(len(linear.weight) for linear in linears))
+        parts = jnp.split(logits, ends[:-1], axis=-1)
 
-        def gate(name: str, spec: GateSpec) -> Float[Array, "heads _"]:
-            linear = jax.tree.map(at_least_float32, self.linears[name])
-            logits = linear(x).reshape(self.n_heads, -1)
+        def gate(logits: Array, spec: GateSpec) -> Float[Array, "*rows heads _"]:
+            size = logits.shape[-1] // self.n_heads
+            logits = logits.reshape(*x.shape[:-1], self.n_heads, size)
             values = spec.high * jax.nn.sigmoid(logits)
-            return jnp.broadcast_to(values, (self.n_heads, spec.size))
+            return jnp.broadcast_to(values, (*values.shape[:-1], spec.size))
 
-        return {name: gate(name, spec) for name, spec in self.specs}
+        pairs = zip(self.specs, parts, strict=True)
+        return {name: gate(part, spec) for (name, spec), part in pairs}
 
 
 def _build_linear(

@@ -20,15 +20,12 @@ from titans_eqx.memory.blocks import (
     scan_documents,
 )
 from titans_eqx.memory.build import build_net, heads_options
+from titans_eqx.memory.head_axis import HEAD_AXIS, heads_first, heads_last
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
 from titans_eqx.memory.memory import MemoryStats
 from titans_eqx.memory.net import AbstractMemoryNet, check_width
-from titans_eqx.memory.projections import (
-    HEAD_AXIS,
-    MemoryProjections,
-    ProjectionState,
-)
+from titans_eqx.memory.projections import MemoryProjections, ProjectionState
 from titans_eqx.memory.rule import AbstractRule, AbstractRuleState
 from titans_eqx.memory.scan import scan_aligned, step_heads
 from titans_eqx.nn.conv import Activation, KernelStart
@@ -272,11 +269,10 @@ class MemoryHeads(eqx.Module):
         ) -> tuple[Float[Array, "positions d"], AbstractRuleState]:
             return form(self.rule, self.net, inputs, state, initial=initial)
 
-        over_heads = jax.vmap(
-            one_head, in_axes=(HEAD_AXIS, 0, 0), out_axes=(HEAD_AXIS, 0)
-        )
-        reads, heads = over_heads(inputs, state.heads, self._initial())
-        return reads, NeuralMemoryState(heads, projections)
+        chunk_len = self.rule.chunk_len
+        inputs = jax.tree.map(partial(heads_first, chunk_len=chunk_len), inputs)
+        reads, heads = jax.vmap(one_head)(inputs, state.heads, self._initial())
+        return heads_last(reads, chunk_len), NeuralMemoryState(heads, projections)
 
     def probe(
         self, x: Float[Array, " d_model"], state: NeuralMemoryState

@@ -23,10 +23,10 @@ from titans_eqx.config import MemoryConfig
 from titans_eqx.config.memory import block_len
 from titans_eqx.config.memory_check import check_memory
 from titans_eqx.memory.build import build_rule
+from titans_eqx.memory.head_axis import HEAD_AXIS
 from titans_eqx.memory.heads import MemoryHeads, NeuralMemoryState
 from titans_eqx.memory.local import LocalRule, LocalState, scan_shards
 from titans_eqx.memory.memory import AbstractMemory, MemoryStats
-from titans_eqx.memory.projections import HEAD_AXIS
 from titans_eqx.memory.read_out import ReadOut
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding

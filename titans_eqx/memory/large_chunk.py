@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
-from titans_eqx.memory.decay import SMALLEST_FACTOR
+from titans_eqx.memory.decay import SMALLEST_FACTOR, weighted_outer
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
@@ -255,7 +255,7 @@ class LargeChunkRule(AbstractRule[LargeChunkState]):
         logs = jnp.cumsum(jnp.log(jnp.maximum(factor, SMALLEST_FACTOR)), axis=0)
         shares = theta * jnp.exp(logs[-1:] - logs)  # of each surprise, at the end
         update = tuple(
-            jnp.exp(logs[-1, layer]) * s - (shares[:, layer, None] * a).T @ g
+            jnp.exp(logs[-1, layer]) * s - weighted_outer(shares.T[layer][None], a, g)
             for layer, (s, a, g) in enumerate(
                 zip(state.update, layer_inputs, gradients, strict=True)
             )

@@ -10,10 +10,10 @@ from titans_eqx.axes import HeadWeights
 from titans_eqx.config import MemoryConfig
 from titans_eqx.config.memory_check import check_memory
 from titans_eqx.memory.build import build_net, build_rule, heads_options
+from titans_eqx.memory.head_axis import HEAD_AXIS
 from titans_eqx.memory.heads import MemoryHeads, NeuralMemoryState
 from titans_eqx.memory.memory import AbstractMemory, MemoryStats
 from titans_eqx.memory.net import AbstractMemoryNet
-from titans_eqx.memory.projections import HEAD_AXIS
 from titans_eqx.memory.read_out import ReadOut
 from titans_eqx.memory.rule import AbstractRule
 from titans_eqx.nn.conv import Activation, KernelStart

@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.errors import check_option, check_size
-from titans_eqx.memory.decay import chunk_decay
+from titans_eqx.memory.decay import chunk_decay, scaled_product, weighted_outer
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
@@ -230,27 +230,27 @@ class OmegaRule(AbstractRule[OmegaState]):
         if self.read == "before":
             # Everything is a token earlier, the band included.
             seen = [factors.before_own_write() for factors in written]
-        steps = tuple(scale[:, None] * g for g in gradients)
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
             factors = seen[layer]
             scores = save_for_backward(x @ layer_inputs[layer].T)
             scores = (factors.write_weights @ bands[layer]) * scores
-            y = factors.carry_weights[:, None] * (x @ state.weights[layer])
-            y = y + factors.carry_velocity[:, None] * (x @ state.velocity[layer])
-            return save_for_backward(y - scores @ steps[layer])
+            y = scaled_product(factors.carry_weights[None], x, state.weights[layer])
+            carried = factors.carry_velocity[None]
+            y = y + scaled_product(carried, x, state.velocity[layer])
+            return save_for_backward(y - (scores * scale[None]) @ gradients[layer])
 
         reads = net.forward(linear, inputs.queries)
         weights, velocity = [], []
-        for layer, (a, g) in enumerate(zip(layer_inputs, steps, strict=True)):
+        for layer, (a, g) in enumerate(zip(layer_inputs, gradients, strict=True)):
             factors, band = written[layer], bands[layer]
             m = factors.carry_weights[-1] * state.weights[layer]
             m = m + factors.carry_velocity[-1] * state.velocity[layer]
-            shares = factors.write_weights[-1] @ band
-            weights.append(m - (shares[:, None] * a).T @ g)
-            shares = factors.velocity_write @ band
+            shares = -scale[None] * (factors.write_weights[-1:] @ band)
+            weights.append(m + weighted_outer(shares, a, g))
+            shares = -scale[None] * (factors.velocity_write[None] @ band)
             s = factors.velocity_carry * state.velocity[layer]
-            velocity.append(s - (shares[:, None] * a).T @ g)
+            velocity.append(s + weighted_outer(shares, a, g))
         return reads, OmegaState(
             weights=tuple(weights),
             velocity=tuple(velocity),

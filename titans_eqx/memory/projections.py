@@ -14,7 +14,7 @@ zero, and a zero key writes nothing.
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -25,14 +25,13 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from titans_eqx.errors import check_option
 from titans_eqx.memory.gates import Gates
+from titans_eqx.memory.head_axis import HEAD_AXIS
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.nn.conv import Activation, ConvProjection, KernelStart, delayed_rows
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.norm import unit_norm
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.precision import at_least_float32
-
-HEAD_AXIS: Final = 1  # of queries, keys, values and gates: "positions heads ..."
 
 
 class ProjectionState(eqx.Module):
@@ -155,7 +154,7 @@ class MemoryProjections(eqx.Module):
             unit_norm(self._split_heads(queries)),
             unit_norm(self._split_heads(keys)),
             self._head_values(values),
-            jax.vmap(self.gates)(x),
+            self.gates(x),
         )
         return inputs, ProjectionState(
             query_state, key_state, value_state, previous_key

@@ -23,6 +23,7 @@ Reading: the paper does not say whether a token reads before or after its own wr
 read after it by default, which is causal and lets a token use itself.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Literal
@@ -34,7 +35,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.errors import check_option
-from titans_eqx.memory.decay import ChunkDecay, chunk_decay, decayed_scores
+from titans_eqx.memory.decay import (
+    ChunkDecay,
+    chunk_decay,
+    decayed_scores,
+    scaled_product,
+    weighted_outer,
+)
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import (
     AbstractInnerLoss,
@@ -192,12 +199,8 @@ class TitansRule(AbstractPreparedRule[TitansState]):
                 for alpha, m, m0 in zip(decay, weights, target, strict=True)
             )
         seen = weights if self.read == "after" else state.weights
-        return net(seen, token.queries), TitansState(
-            weights=weights,
-            velocity=velocity,
-            anchor=state.anchor,
-            chunk_offset=state.chunk_offset,
-        )
+        state = dataclasses.replace(state, weights=weights, velocity=velocity)
+        return net(seen, token.queries), state
 
     def prepare(
         self,
@@ -227,38 +230,33 @@ class TitansRule(AbstractPreparedRule[TitansState]):
         anchor = self.outer_gradient.anchor(state.anchor)
         layer_inputs, gradients = surprise_factors(net, self.loss, anchor, inputs)
         scale = clip_scale(factors_square_norm(layer_inputs, gradients), self.clip)
-        theta = inputs.gates["learning_rate"] * scale[:, None]
-        steps = tuple(theta[:, i, None] * g for i, g in enumerate(gradients))
+        rates = -(inputs.gates["learning_rate"] * scale[:, None]).T[:, None]
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
             factors = seen[layer]
             scores = decayed_scores(x, layer_inputs[layer], factors.write_weights)
-            y = (factors.carry_weights.T * x) @ state.weights[layer]
-            y = y + (factors.carry_velocity.T * x) @ state.velocity[layer]
-            y = y - scores @ steps[layer]
+            y = scaled_product(factors.carry_weights, x, state.weights[layer])
+            y = y + scaled_product(factors.carry_velocity, x, state.velocity[layer])
+            y = y + (scores * rates[layer]) @ gradients[layer]
             if target is not None:
-                y = y + ((1 - factors.carry_weights.T) * x) @ target[layer]
+                y = y + scaled_product(1 - factors.carry_weights, x, target[layer])
             return save_for_backward(y)
 
         reads = net.forward(linear, inputs.queries)
         weights, velocity = [], []
-        for layer, (a, g) in enumerate(zip(layer_inputs, steps, strict=True)):
-            factors = written[layer]
+        for layer, (a, g) in enumerate(zip(layer_inputs, gradients, strict=True)):
+            factors, rate = written[layer], rates[layer]
             kept = factors.carry_weights[:, -1:]
             m = kept * state.weights[layer]
             m = m + factors.carry_velocity[:, -1:] * state.velocity[layer]
-            m = m - (factors.write_weights[:, -1].T * a).T @ g
+            m = m + weighted_outer(rate * factors.write_weights[:, -1], a, g)
             if target is not None:
                 m = m + (1 - kept) * target[layer]
             weights.append(m)
             s = factors.velocity_carry[0] * state.velocity[layer]
-            velocity.append(s - (factors.velocity_write[0][:, None] * a).T @ g)
-        return reads, TitansState(
-            weights=tuple(weights),
-            velocity=tuple(velocity),
-            anchor=state.anchor,
-            chunk_offset=state.chunk_offset,
-        )
+            velocity.append(s + weighted_outer(rate * factors.velocity_write[:1], a, g))
+        changed = {"weights": tuple(weights), "velocity": tuple(velocity)}
+        return reads, dataclasses.replace(state, **changed)
 
     def _factors(
         self,
