@@ -170,3 +170,9 @@ BAD_OPTIONS = {
 def test_options_out_of_range_are_refused(build):
     with pytest.raises(ValueError, match="must (be at least 1|start inside)"):
         build()
+
+
+@pytest.mark.parametrize("rows", [(), (3,)])
+def test_a_rule_may_want_no_gates(rows):
+    gates = Gates(D_MODEL, N_HEADS, {}, key=jr.key(0))
+    assert gates(jnp.zeros((*rows, D_MODEL))) == {}

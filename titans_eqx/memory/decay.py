@@ -10,7 +10,8 @@ With `D_a[t, i] = prod_{i < j <= t} a_j` (lower triangular, ones on the diagonal
     f = D_{1-alpha} (n * cumprod eta)
     r = last row of D_eta,           e = prod eta
 
-where `M` and `S` are the weights and velocity before the chunk.
+where `M` and `S` are the weights and velocity before the chunk. The products of rows
+with weights and with each other, scaled by such factors, are here too.
 """
 
 from typing import Final
@@ -135,9 +136,15 @@ def scaled_product(
     x: Float[Array, "chunk d_in"],
     weights: Float[Array, "d_in d_out"],
 ) -> Float[Array, "chunk d_out"]:
-    """`sum_c F_c[t] x_t[c] W[c]`, with factors of each channel, or one for all."""
+    """`sum_c F_c[t] x_t[c] W[c]`.
+
+    Args:
+        factors: F of each channel, or one for all: `A`, `f` or `1 - A`.
+        x: Rows that read.
+        weights: W, with a row for each channel.
+    """
     if factors.shape[0] == 1 and weights.shape[1] < weights.shape[0]:
-        # What is narrower is scaled, since that is no product, and takes as long.
+        # The narrower side is scaled: that takes about as long as the product.
         return factors.T * save_for_backward(x @ weights)
     return (factors.T * x) @ weights
 
@@ -147,7 +154,7 @@ def weighted_outer(
     a: Float[Array, "chunk d_in"],
     g: Float[Array, "chunk d_out"],
 ) -> Float[Array, "d_in d_out"]:
-    """`sum_i F_c[i] a_i[c] g_i` in row `c`, as in `scaled_product`."""
+    """`sum_i F_c[i] a_i[c] g_i` in row `c`; factors as in `scaled_product`."""
     if factors.shape[0] == 1 and g.shape[1] < a.shape[1]:
         return a.T @ (factors.T * g)
     return (factors.T * a).T @ g

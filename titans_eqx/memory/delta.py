@@ -229,7 +229,7 @@ class DeltaRule(AbstractAffineRule[DeltaState]):
         keys, end = prepared.keys.entering, prepared.end
         right = prepared.keys.read(state)
         errors = solve_unit_lower(prepared.lower, prepared.inverse, right)
-        steps = -prepared.theta[:, None] * errors
+        steps = -prepared.theta[:, None] * errors  # as in descent
         reads = prepared.queries.read(state) + prepared.scores @ steps
 
         (m,) = state.weights

@@ -64,6 +64,8 @@ class Gates(eqx.Module):
 
         A slow decay's bias is about -9, where half precision has only every 16th part.
         """
+        if not self.specs:
+            return {}
         linears = [
             jax.tree.map(at_least_float32, self.linears[name]) for name, _ in self.specs
         ]

@@ -253,9 +253,10 @@ class LargeChunkRule(AbstractRule[LargeChunkState]):
         keep = self._keep(inputs)
         factor = self.update.factor(keep, inputs.gates)
         logs = jnp.cumsum(jnp.log(jnp.maximum(factor, SMALLEST_FACTOR)), axis=0)
-        shares = theta * jnp.exp(logs[-1:] - logs)  # of each surprise, at the end
+        # Of each surprise, at the end; negative, as in descent.
+        shares = -theta * jnp.exp(logs[-1:] - logs)
         update = tuple(
-            jnp.exp(logs[-1, layer]) * s - weighted_outer(shares.T[layer][None], a, g)
+            jnp.exp(logs[-1, layer]) * s + weighted_outer(shares[None, :, layer], a, g)
             for layer, (s, a, g) in enumerate(
                 zip(state.update, layer_inputs, gradients, strict=True)
             )

@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.errors import check_option
-from titans_eqx.memory.decay import SMALLEST_FACTOR, chunk_decay
+from titans_eqx.memory.decay import SMALLEST_FACTOR, chunk_decay, weighted_outer
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.large_chunk import AbstractChunkUpdate
 from titans_eqx.memory.loss import (
@@ -178,7 +178,8 @@ class MemoraRule(AbstractRule[MemoraState]):
         layer_inputs, gradients = surprise_factors(net, self.loss, anchor, inputs)
         scale = clip_scale(factors_square_norm(layer_inputs, gradients), self.clip)
         theta = inputs.gates["learning_rate"] * scale[:, None]
-        steps = tuple(theta[:, i, None] * g for i, g in enumerate(gradients))
+        # Negative, as in descent.
+        steps = tuple(-theta[:, i, None] * g for i, g in enumerate(gradients))
         written = [
             chunk_decay(inputs.gates["decay"][:, i], None, is_real)
             for i in range(len(steps))
@@ -191,14 +192,14 @@ class MemoraRule(AbstractRule[MemoraState]):
             factors = seen[layer]
             writes = layer_inputs[layer][:, :, None] * steps[layer][:, None, :]
             logits = factors.carry_weights[:, None, None] * state.logits[layer][None]
-            logits = logits - jnp.tensordot(factors.write_weights, writes, axes=1)
+            logits = logits + jnp.tensordot(factors.write_weights, writes, axes=1)
             y = jnp.einsum("ti,tio->to", x, _softmax(logits))
             return save_for_backward(y)
 
         reads = net.forward(linear, inputs.queries)
         logits = tuple(
             factors.carry_weights[-1] * x
-            - (factors.write_weights[-1][:, None] * a).T @ g
+            + weighted_outer(factors.write_weights[-1:], a, g)
             for factors, x, a, g in zip(
                 written, state.logits, layer_inputs, steps, strict=True
             )

@@ -217,6 +217,7 @@ class OmegaRule(AbstractRule[OmegaState]):
         anchor = self.outer_gradient.anchor(state.anchor)
         layer_inputs, gradients = surprise_factors(net, self.loss, anchor, pairs)
         scale = clip_scale(factors_square_norm(layer_inputs, gradients), self.clip)
+        descent = -scale[None]
         gates = inputs.gates
         written = [
             chunk_decay(gates["decay"][:, i], gates["momentum"][:, i], is_real)
@@ -238,7 +239,7 @@ class OmegaRule(AbstractRule[OmegaState]):
             y = scaled_product(factors.carry_weights[None], x, state.weights[layer])
             carried = factors.carry_velocity[None]
             y = y + scaled_product(carried, x, state.velocity[layer])
-            return save_for_backward(y - (scores * scale[None]) @ gradients[layer])
+            return save_for_backward(y + (scores * descent) @ gradients[layer])
 
         reads = net.forward(linear, inputs.queries)
         weights, velocity = [], []
@@ -246,9 +247,9 @@ class OmegaRule(AbstractRule[OmegaState]):
             factors, band = written[layer], bands[layer]
             m = factors.carry_weights[-1] * state.weights[layer]
             m = m + factors.carry_velocity[-1] * state.velocity[layer]
-            shares = -scale[None] * (factors.write_weights[-1:] @ band)
+            shares = descent * (factors.write_weights[-1:] @ band)
             weights.append(m + weighted_outer(shares, a, g))
-            shares = -scale[None] * (factors.velocity_write[None] @ band)
+            shares = descent * (factors.velocity_write[None] @ band)
             s = factors.velocity_carry * state.velocity[layer]
             velocity.append(s + weighted_outer(shares, a, g))
         return reads, OmegaState(

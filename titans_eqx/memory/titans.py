@@ -230,6 +230,7 @@ class TitansRule(AbstractPreparedRule[TitansState]):
         anchor = self.outer_gradient.anchor(state.anchor)
         layer_inputs, gradients = surprise_factors(net, self.loss, anchor, inputs)
         scale = clip_scale(factors_square_norm(layer_inputs, gradients), self.clip)
+        # Negative, as in descent: a sign costs nothing on a vector.
         rates = -(inputs.gates["learning_rate"] * scale[:, None]).T[:, None]
 
         def linear(layer: int, x: Float[Array, "chunk d_in"]) -> Array:
@@ -255,8 +256,9 @@ class TitansRule(AbstractPreparedRule[TitansState]):
             weights.append(m)
             s = factors.velocity_carry[0] * state.velocity[layer]
             velocity.append(s + weighted_outer(rate * factors.velocity_write[:1], a, g))
-        changed = {"weights": tuple(weights), "velocity": tuple(velocity)}
-        return reads, dataclasses.replace(state, **changed)
+        return reads, dataclasses.replace(
+            state, weights=tuple(weights), velocity=tuple(velocity)
+        )
 
     def _factors(
         self,

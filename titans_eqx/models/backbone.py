@@ -5,8 +5,9 @@
 Blocks that repeat are stacked. Many of them are run by one `lax.scan`, so that compile
 time does not grow with depth; a few one after the other, because a scan copies all that
 the backward pass needs into arrays for all repeats, and out of them again. Blocks that
-are run again in the backward pass, or gather their weights, are always in a scan: out
-of a loop XLA runs them again early on a CPU, and what they save of memory is lost.
+are run again in the backward pass, or gather their weights, are in a scan wherever they
+repeat: out of a loop XLA runs them again early on a CPU, and what they save of memory
+is lost.
 """
 
 from collections.abc import Callable
@@ -163,7 +164,7 @@ class LayerStack(eqx.Module):
             return x, tuple(after)
 
         gathers = has_shards(arrays)
-        body = remat_block(body, gathers=gathers)
+        body = remat_block(body, gathers=gathers, in_loop=self.n_repeats > 1)
         is_short = self.n_repeats * len(self.pattern) <= MOST_UNROLLED
         is_kept = not (gathers or recomputes_blocks())
         if self.n_repeats > 1 and not (is_short and is_kept):

@@ -29,12 +29,12 @@ def bilinear(
 
     Args:
         name: Of the primitive.
-        product: Called with rows, whose leading axes are a batch of any number of them,
-            and weights. Keyword arguments are handed on, here and below.
-        gradient_by_rows: Called with the gradient of the result, what stands for the
+        product: Called with rows, which have any number of batch axes, and weights.
+            Keyword arguments are handed on, here and below.
+        gradient_by_rows: Called with the gradient of the result, a placeholder for the
             rows, and the weights.
-        gradient_by_weight: Called with the gradient of the result, the rows, and what
-            stands for the weights. Sums over the batch.
+        gradient_by_weight: Called with the gradient of the result, the rows, and a
+            placeholder for the weights. Sums over the batch.
 
     Returns:
         The product, in the wider dtype of its operands. Where shardings are explicit it

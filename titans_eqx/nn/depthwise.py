@@ -1,13 +1,13 @@
-"""Sums of the last few rows of each channel, with gradients that suit the platform.
+"""Weighted sums of the last few rows of each channel, with gradients of their own.
 
 Autodiff adds up a padded copy of the gradient for each tap of the kernel, and sums each
 tap's products over time by itself, of a shifted copy of the rows. Here the gradient by
 the rows is a convolution again. That by the kernel first adds parts of the time up,
 number by number and for all taps at once: on a CPU a sum over an axis takes as long as
-it has rows, whatever is summed.
+it has rows, whatever is summed. Without parts it takes no longer than by autodiff.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 
 from titans_eqx.nn.bilinear import bilinear
 from titans_eqx.nn.precision import at_least_float32
+
+CPU_PARTS: Final = 4  # of 8 or 16 the sum is as fast, and the program larger
 
 
 def depthwise_product(
@@ -43,7 +45,8 @@ def _gradient_by_rows(gradient: Array, rows: Any, kernel: Array) -> Array:
 
 def _gradient_by_kernel(gradient: Array, rows: Array, kernel: Any) -> Array:
     length = gradient.shape[-2]
-    n_parts = 4 if jax.default_backend() == "cpu" and length % 4 == 0 else 1
+    is_cut = jax.default_backend() == "cpu" and length % CPU_PARTS == 0
+    n_parts = CPU_PARTS if is_cut else 1
     part = length // n_parts
     wide_gradient, wide_rows = at_least_float32(gradient), at_least_float32(rows)
 

@@ -71,23 +71,26 @@ def remat(
         body: The function.
         in_loop: Whether a scan runs it. Its backward pass is then in another loop,
             where XLA cannot see that it was run before. Elsewhere a barrier hides that,
-            which in a loop would copy all that is kept.
+            which in a loop would copy all that is kept. (A loop of one turn is none for
+            XLA, which then keeps what it likes.)
     """
-    if recomputes_everything():
-        return jax.checkpoint(body, prevent_cse=not in_loop)
-    policy = jax.checkpoint_policies.save_only_these_names(SAVED)
-    return jax.checkpoint(body, policy=policy, prevent_cse=not in_loop)
+    everything = recomputes_everything()
+    save = jax.checkpoint_policies.save_only_these_names(SAVED)
+    return jax.checkpoint(
+        body, policy=None if everything else save, prevent_cse=not in_loop
+    )
 
 
 def remat_block(
-    body: Callable[Inputs, Output], *, gathers: bool
+    body: Callable[Inputs, Output], *, gathers: bool, in_loop: bool
 ) -> Callable[Inputs, Output]:
     """Run a block again in the backward pass if the level says so.
 
     Args:
         body: The block.
         gathers: Whether it gathers its weights, which it then does again at any level.
+        in_loop: See `remat`.
     """
     if not recomputes_blocks():
-        return remat(body) if gathers else body
-    return jax.checkpoint(body)
+        return remat(body, in_loop=in_loop) if gathers else body
+    return jax.checkpoint(body, prevent_cse=not in_loop)
