@@ -20,7 +20,7 @@ from titans_eqx.memory.blocks import (
     scan_documents,
 )
 from titans_eqx.memory.build import build_net, heads_options
-from titans_eqx.memory.head_axis import HEAD_AXIS, heads_first, heads_last
+from titans_eqx.memory.head_axis import heads_first, heads_last
 from titans_eqx.memory.inputs import MemoryInputs
 from titans_eqx.memory.loss import square_norm
 from titans_eqx.memory.memory import MemoryStats
@@ -208,6 +208,7 @@ class MemoryHeads(eqx.Module):
         inputs, projections = self.projections(
             x, state.projections, Padding.none(len(x)), documents, fresh.projections
         )
+        form = partial(scan_documents, documents=documents, layout=layout)
 
         def one_head(
             inputs: MemoryInputs,
@@ -215,21 +216,9 @@ class MemoryHeads(eqx.Module):
             fresh: AbstractRuleState,
             initial: MemoryWeights,
         ) -> tuple[Float[Array, "seq d"], AbstractRuleState]:
-            return scan_documents(
-                self.rule,
-                self.net,
-                inputs,
-                state,
-                fresh,
-                documents,
-                layout,
-                initial=initial,
-            )
+            return form(self.rule, self.net, inputs, state, fresh, initial=initial)
 
-        over_heads = jax.vmap(
-            one_head, in_axes=(HEAD_AXIS, 0, 0, 0), out_axes=(HEAD_AXIS, 0)
-        )
-        reads, heads = over_heads(inputs, state.heads, fresh.heads, self._initial())
+        reads, heads = self._over_heads(one_head, inputs, state.heads, fresh.heads)
         return reads, NeuralMemoryState(heads, projections)
 
     def step(
@@ -269,10 +258,8 @@ class MemoryHeads(eqx.Module):
         ) -> tuple[Float[Array, "positions d"], AbstractRuleState]:
             return form(self.rule, self.net, inputs, state, initial=initial)
 
-        chunk_len = self.rule.chunk_len
-        inputs = jax.tree.map(partial(heads_first, chunk_len=chunk_len), inputs)
-        reads, heads = jax.vmap(one_head)(inputs, state.heads, self._initial())
-        return heads_last(reads, chunk_len), NeuralMemoryState(heads, projections)
+        reads, heads = self._over_heads(one_head, inputs, state.heads)
+        return reads, NeuralMemoryState(heads, projections)
 
     def probe(
         self, x: Float[Array, " d_model"], state: NeuralMemoryState
@@ -290,6 +277,18 @@ class MemoryHeads(eqx.Module):
             gates=token.gates,
             weight_norm=jnp.sqrt(jax.vmap(square_norm)(after.heads.weights)),
         )
+
+    def _over_heads(
+        self,
+        one_head: Callable[..., tuple[Array, AbstractRuleState]],
+        inputs: MemoryInputs,
+        *states: AbstractRuleState,
+    ) -> tuple[Float[Array, "positions heads d"], AbstractRuleState]:
+        """A form of the rule on each head's inputs, states and M_0."""
+        chunk_len = self.rule.chunk_len
+        inputs = jax.tree.map(partial(heads_first, chunk_len=chunk_len), inputs)
+        reads, heads = jax.vmap(one_head)(inputs, *states, self._initial())
+        return heads_last(reads, chunk_len), heads
 
     def _initial(self) -> HeadWeights:
         weights = self.rule.outer_gradient.initial(self.initial_weights)

@@ -74,11 +74,9 @@ def remat(
             which in a loop would copy all that is kept. (A loop of one turn is none for
             XLA, which then keeps what it likes.)
     """
-    everything = recomputes_everything()
     save = jax.checkpoint_policies.save_only_these_names(SAVED)
-    return jax.checkpoint(
-        body, policy=None if everything else save, prevent_cse=not in_loop
-    )
+    policy = None if recomputes_everything() else save
+    return jax.checkpoint(body, policy=policy, prevent_cse=not in_loop)
 
 
 def remat_block(
