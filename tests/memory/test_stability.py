@@ -23,11 +23,12 @@ from titans_eqx.memory import (
 )
 from titans_eqx.nn import unit_norm
 
-D, DEPTH, N_TOKENS, CHUNK = 4, 2, 4096, 64
+D, N_TOKENS, CHUNK = 4, 4096, 64
 CLIP, RATE, MOMENTUM = 1.0, 0.1, 0.9
 NETS = {
-    "norm": MemoryNet(D, DEPTH, expansion=2),
-    "no norm": MemoryNet(D, DEPTH, expansion=2, norm=False),
+    "norm": MemoryNet(D, 2, expansion=2),
+    "no norm": MemoryNet(D, 2, expansion=2, norm=False),
+    "linear, norm": MemoryNet(D, 1),
 }
 ROW = np.array([1.0, -2.0, 3.0, 0.5], np.float32)
 SIGNS = np.where(np.arange(N_TOKENS)[:, None] % 2 == 0, 1.0, -1.0).astype(np.float32)
@@ -36,23 +37,27 @@ VALUES = {
     "signs in turn": 1e4 * ROW * SIGNS,
     "random, large": 1e4 * np.random.default_rng(0).normal(size=(N_TOKENS, D)),
     "beyond the square root of the largest float": 1e30 * ROW * SIGNS,
+    "near the largest float": 1e38 * ROW * SIGNS,
 }
 FORMS = {"chunks": scan_chunks, "tokens": scan_tokens}
+
+
+def directions(values):
+    """Unit keys: whatever repeats in the values repeats there."""
+    return unit_norm(values / jnp.max(jnp.abs(values)))
 
 
 @eqx.filter_jit
 def run(form, net, values, decay):
     """The norms of M and S after every chunk of 64 tokens."""
     inputs = MemoryInputs(
-        # The directions of the values: whatever repeats there repeats here. They are
-        # zero for the largest values, whose squares overflow.
-        queries=unit_norm(values / 1e4),
-        keys=unit_norm(values / 1e4),
+        queries=directions(values),
+        keys=directions(values),
         values=values,
         gates={
-            "decay": jnp.full((N_TOKENS, DEPTH), decay),
-            "momentum": jnp.full((N_TOKENS, DEPTH), MOMENTUM),
-            "learning_rate": jnp.full((N_TOKENS, DEPTH), RATE),
+            "decay": jnp.full((N_TOKENS, net.depth), decay),
+            "momentum": jnp.full((N_TOKENS, net.depth), MOMENTUM),
+            "learning_rate": jnp.full((N_TOKENS, net.depth), RATE),
         },
     )
     rule = TitansRule(chunk_len=CHUNK, clip=CLIP)
@@ -121,8 +126,7 @@ def run_each(form, rule, net, streams):
         return state, (reads, state.weights)
 
     def one_stream(values):
-        directions = unit_norm(values / 1e4)
-        inputs = MemoryInputs(directions, directions, values, gates)
+        inputs = MemoryInputs(directions(values), directions(values), values, gates)
         chunks = jax.tree.map(lambda x: x.reshape(-1, CHUNK, x.shape[1]), inputs)
         return jax.lax.scan(body, rule.init_state(net.init(jr.key(0))), chunks)[1]
 
@@ -193,7 +197,7 @@ def error_bounds(keys, values):
 def test_the_delta_rule_grows_at_most_linearly(form, values, rate):
     """Without clipping: unit keys and a step that replaces, or one that mirrors."""
     values = jnp.asarray(values, jnp.float32)
-    keys = unit_norm(values / jnp.max(jnp.abs(values)))
+    keys = directions(values)
     gates = {"decay": 0.0, "learning_rate": rate}
     (reads, weights), start = run_delta(form, WRITES_ALONE, keys, values, gates)
     assert np.all(np.isfinite(reads))
@@ -216,7 +220,7 @@ def test_forgetting_keeps_the_delta_rule_within_one_bound_for_ever():
 def test_the_delta_rule_is_bounded_with_the_momentum_that_it_starts_with(values):
     rule = DeltaRule(chunk_len=CHUNK)
     values = jnp.asarray(values, jnp.float32)
-    keys = unit_norm(values / jnp.max(jnp.abs(values)))
+    keys = directions(values)
     specs = rule.gate_specs(LINEAR)
     gates = {name: float(spec.starts(1)[0]) for name, spec in specs.items()}
     (reads, weights), start = run_delta(scan_chunks, rule, keys, values, gates)
@@ -254,6 +258,8 @@ LAYER_STREAMS = {
     * jnp.where(jnp.arange(2048)[:, None] % 2 == 0, 1.0, -1.0)
     * jnp.ones((2048, 8)),
     "huge": 1e4 * jr.normal(jr.key(3), (2048, 8)),
+    "squares overflow": 1e25 * jr.normal(jr.key(3), (2048, 8)),
+    "sums overflow": 3e38 * jr.uniform(jr.key(3), (2048, 8), minval=-1.0),
 }
 
 
@@ -261,8 +267,17 @@ LAYER_STREAMS = {
 def test_a_layer_stays_finite(x):
     config = MemoryConfig(n_heads=2, chunk_len=4, expansion=2, clip=1.0)
     memory = NeuralMemory.from_config(8, config, key=jr.key(0))
-    y, state = eqx.filter_jit(memory)(x)
+
+    @eqx.filter_jit
+    @eqx.filter_grad(has_aux=True)
+    def gradient(memory):
+        y, state = memory(x)
+        return jnp.mean(jnp.square(y)), (y, state)
+
+    slopes, (y, state) = gradient(memory)
     assert np.all(np.isfinite(y))
+    for slope in jax.tree.leaves(slopes):
+        assert np.all(np.isfinite(slope))
     for start, w in zip(memory.heads.initial_weights, state.heads.weights, strict=True):
         # |S| <= theta c / (1 - eta) and M adds one S a token: growth is at most linear.
         bound = np.linalg.norm(start) + 2048 * memory.heads.rule.max_learning_rate * 10

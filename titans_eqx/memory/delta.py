@@ -44,6 +44,7 @@ from titans_eqx.memory.inputs import GateSpec, MemoryInputs, Start
 from titans_eqx.memory.loss import SquaredError, token_surprise
 from titans_eqx.memory.net import AbstractMemoryNet, largest_square_norm
 from titans_eqx.memory.outer_gradient import OuterGradient
+from titans_eqx.nn.norm import bounded
 from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.nn.remat import save_for_backward
 from titans_eqx.nn.triangular import solve_unit_lower, unit_lower_inverse
@@ -201,7 +202,7 @@ class DeltaRule(AbstractAffineRule[DeltaState]):
         return PreparedChunk(
             keys=PreparedRows(
                 entering=keys,
-                rest=key_rest - inputs.values,
+                rest=key_rest - bounded(inputs.values),
                 carry_weights=kept * before.carry_weights,
                 carry_velocity=kept * before.carry_velocity,
             ),

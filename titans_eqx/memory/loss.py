@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from titans_eqx.axes import MemoryWeights
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.memory.net import AbstractMemoryNet
+from titans_eqx.nn.norm import bounded
 from titans_eqx.nn.remat import save_for_backward
 from titans_eqx.sharding.varying import vary_like
 
@@ -81,7 +82,7 @@ def token_surprise(
         The gradient of each memory layer's weights.
     """
     output, pull_back = jax.vjp(lambda weights: net(weights, token.keys), weights)
-    return pull_back(loss.gradient(output, token.values, token.gates))[0]
+    return pull_back(_loss_gradient(loss, output, token))[0]
 
 
 def square_norm(surprise: MemoryWeights) -> Float[Array, ""]:
@@ -125,8 +126,15 @@ def surprise_factors(
     zeros = tuple(jnp.zeros((chunk_len, w.shape[1]), w.dtype) for w in weights)
     zeros = vary_like(zeros, (weights, inputs))
     y, pull_back, layer_inputs = jax.vjp(outputs, zeros, has_aux=True)
-    (gradients,) = pull_back(loss.gradient(y, inputs.values, inputs.gates))
+    (gradients,) = pull_back(_loss_gradient(loss, y, inputs))
     return layer_inputs, tuple(save_for_backward(g) for g in gradients)
+
+
+def _loss_gradient(
+    loss: AbstractInnerLoss, outputs: Float[Array, "*rows d"], inputs: MemoryInputs
+) -> Float[Array, "*rows d"]:
+    """Of bounded values, or the way back through the network overflows."""
+    return loss.gradient(outputs, bounded(inputs.values), inputs.gates)
 
 
 def factors_square_norm(

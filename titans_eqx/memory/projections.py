@@ -3,6 +3,7 @@
 Queries, keys and values are projections with a causal depthwise convolution and SiLU;
 queries and keys have unit norm (Titans, section 4.4). By option values have no SiLU, as
 those of attention have none, or a norm of their own. Gates are functions of the token.
+Entries of the stream beyond 1e9 count as that: sums of larger ones may not be finite.
 
 With `target="next"` the value of token `t` belongs to the key of token `t - 1`, so a
 memory learns to predict what follows (FwPKM, arXiv 2601.00671, stores the key of a
@@ -29,7 +30,7 @@ from titans_eqx.memory.head_axis import HEAD_AXIS
 from titans_eqx.memory.inputs import GateSpec, MemoryInputs
 from titans_eqx.nn.conv import Activation, ConvProjection, KernelStart, delayed_rows
 from titans_eqx.nn.documents import Documents
-from titans_eqx.nn.norm import unit_norm
+from titans_eqx.nn.norm import bounded, unit_norm
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.precision import at_least_float32
 
@@ -136,6 +137,7 @@ class MemoryProjections(eqx.Module):
             fresh: What is kept before a document; needed with documents.
         """
         fresh = state if fresh is None else fresh  # without documents not looked at
+        x = bounded(x)
         queries, query_state = self.query(
             x, state.query, padding, documents, fresh.query
         )
@@ -169,7 +171,7 @@ class MemoryProjections(eqx.Module):
         Float[Array, "positions heads d"], Float[Array, "conv_state_len d_model"]
     ]:
         """The queries alone, for reads that do not write."""
-        queries, query_state = self.query(x, query_state, padding)
+        queries, query_state = self.query(bounded(x), query_state, padding)
         return unit_norm(self._split_heads(queries)), query_state
 
     def _head_values(

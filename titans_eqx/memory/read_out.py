@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from titans_eqx.errors import check_option
 from titans_eqx.nn.linear import linear_rows
+from titans_eqx.nn.norm import bounded
 
 OPEN: Final = 1.2784645427610738  # SiLU of it is 1
 
@@ -65,5 +66,5 @@ class ReadOut(eqx.Module):
         if self.norm is not None:
             reads = jax.vmap(jax.vmap(self.norm))(reads)
         joined = rearrange(reads, "positions heads d -> positions (heads d)")
-        gate = jax.nn.silu(linear_rows(self.gate, x) + self.gate_offset)
+        gate = jax.nn.silu(linear_rows(self.gate, bounded(x)) + self.gate_offset)
         return linear_rows(self.projection, joined * gate)

@@ -1,4 +1,4 @@
-"""Normalisations without parameters; `equinox.nn.RMSNorm` learns a scale."""
+"""Norms and bounds without parameters; `equinox.nn.RMSNorm` learns a scale."""
 
 from typing import Final
 
@@ -8,6 +8,14 @@ from jaxtyping import Array, Float
 
 UNIT_NORM_EPS: Final = 1e-6
 STANDARDIZE_EPS: Final = 1e-5
+# Far beyond any use; its square, summed and multiplied by weights, is still finite in
+# single precision, and so are the gradients through it.
+LARGEST_ENTRY: Final = 1e9
+
+
+def bounded(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
+    """Entries beyond 1e9 count as that, so that what is computed of them is finite."""
+    return jnp.clip(x, -LARGEST_ENTRY, LARGEST_ENTRY)
 
 
 def unit_norm(x: Float[Array, "*lead d"]) -> Float[Array, "*lead d"]:
