@@ -23,6 +23,7 @@ METRICS_NAME: Final = "metrics.jsonl"
 PREVIOUS_FOLDER: Final = "previous"
 MAX_HOLDER_BYTES: Final = 4096
 SHARING_SECONDS: Final = 15.0  # in which a file reaches all hosts of a network folder
+FLAG: Final = "--run-dir (in a sweep --out)"
 FILES: Final = (
     CONFIG_NAME,
     METRICS_NAME,
@@ -167,7 +168,7 @@ class RunFolder:
                     raise RunFolderError(
                         f"{path} is not a {kind}, and the run needs the name for one. "
                         "Move it away, use --fresh, which keeps it, or choose another "
-                        "--run-dir."
+                        f"{FLAG}."
                     )
 
     def release(self) -> None:
@@ -181,7 +182,7 @@ class RunFolder:
         if is_exported(self.path):
             raise RunFolderError(
                 f"{self.path} holds an exported model, whose config a run would "
-                "replace. Choose another with --run-dir."
+                f"replace. Choose another {FLAG}."
             )
         try:
             check_name(self.path)
@@ -192,7 +193,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(
                 f"cannot write to the run folder {self.path}: "
-                f"{error.strerror or error}. Choose another with --run-dir."
+                f"{error.strerror or error}. Choose another {FLAG}."
             ) from error
 
     def _find(self, holder: list[str]) -> None:
@@ -202,7 +203,7 @@ class RunFolder:
             if time.monotonic() > end:
                 raise RunFolderError(
                     f"the run folder {self.path} is not that of process 0, on "
-                    f"{holder[-1]}. Choose one with --run-dir that all hosts share."
+                    f"{holder[-1]}. Choose a {FLAG} that all hosts share."
                 )
             time.sleep(0.1)
 
@@ -214,7 +215,7 @@ class RunFolder:
             pid, host = self._read_holder() or ("(unknown)", "an unknown host")
             raise RunFolderError(
                 f"the run folder {self.path} is in use by process {pid} on {host}. "
-                "Wait for it, stop it, or choose another with --run-dir."
+                f"Wait for it, stop it, or choose another {FLAG}."
             ) from None
         try:
             pid, host = self._read_holder() or (None, socket.gethostname())
