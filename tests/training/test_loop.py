@@ -271,7 +271,10 @@ def test_folder_in_use_is_refused_before_a_model_is_built(
     monkeypatch.setattr(context, "build_model", refuse)
     with (
         RunFolder(tmp_path),
-        pytest.raises(RunFolderError, match=r"in use by process \d+ on .*--run-dir \(in a sweep --out\)"),
+        pytest.raises(
+            RunFolderError,
+            match=r"in use by process \d+ on .*--run-dir \(in a sweep --out\)",
+        ),
     ):
         train_quietly(tiny(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"lock"}
