@@ -205,7 +205,13 @@ class WordProblemConfig(TaskSection):
         default=5, ge=2, le=6, description="points that are permuted: 5 for S_5"
     )
     n_moved: int = Field(
-        default=6, ge=2, le=6, description="points that one token may move: 2 = swaps"
+        default=6, ge=2, le=6, description="points that each may move: 2 = swaps"
+    )
+    tokens_each: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="tokens that spell one, each of which a memory can write with",
     )
 
 

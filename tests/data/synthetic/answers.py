@@ -88,6 +88,15 @@ def answer_word_problem(tokens):
     return targets
 
 
+def answer_spelled_word_problem(tokens):
+    """Two tokens each, of which the second is the first plus 24."""
+    firsts, seconds = tokens[::2], tokens[1::2]
+    assert np.array_equal(firsts[: len(seconds)] + 24, seconds)
+    targets = np.full(len(tokens), UNSCORED)
+    targets[1::2] = answer_word_problem(firsts[: len(seconds)])
+    return targets
+
+
 def answer_memorization(tokens):
     table = MEMORIZATION.table
     return [

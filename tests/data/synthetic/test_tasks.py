@@ -17,6 +17,7 @@ from tests.data.synthetic.answers import (
     answer_parity,
     answer_recall,
     answer_selective_copying,
+    answer_spelled_word_problem,
     answer_who_is_where,
     answer_word_problem,
 )
@@ -75,6 +76,11 @@ TASKS = {
         build_task(WordProblemConfig(n_points=4, n_moved=2)),
         40,
         answer_word_problem,
+    ),
+    "spelled word problem": (  # of which the last is cut off
+        build_task(WordProblemConfig(n_points=4, tokens_each=2)),
+        41,
+        answer_spelled_word_problem,
     ),
     "memorization": (MEMORIZATION, 20, answer_memorization),
     "passkey": (build_task(NeedleConfig()), 400, answer_needle),

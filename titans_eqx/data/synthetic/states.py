@@ -5,6 +5,7 @@ for NC1, so that a model in TC0, such as attention of fixed depth, cannot solve 
 all lengths unless the two classes are one (Titans, theorem 4.1; arXiv 2404.08819).
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
@@ -43,10 +44,14 @@ class WordProblem:
     to what those before it have made. Those that move few points are not all, but make
     all: swaps alone leave the problem as hard (any permutation is a few of them), and
     each of them is one reflection, which is what a single write can do to a state.
+
+    Others take several writes. With `tokens_each` above 1 a permutation is spelled with
+    as many tokens of its own, and the answer is asked for at the last of them.
     """
 
     n_points: int
-    n_moved: int  # points that a token may move
+    n_moved: int  # points that a permutation may move
+    tokens_each: int
 
     @cached_property
     def elements(self) -> list[tuple[int, ...]]:
@@ -55,7 +60,7 @@ class WordProblem:
 
     @cached_property
     def moves(self) -> np.ndarray:
-        """The tokens that are drawn."""
+        """The permutations that are drawn."""
         n_moved = [
             sum(point != place for place, point in enumerate(element))
             for element in self.elements
@@ -64,21 +69,25 @@ class WordProblem:
 
     @property
     def vocab_size(self) -> int:
-        """A token for each permutation, also as answers."""
-        return len(self.elements)
+        """The tokens of each permutation; the first of them are the answers."""
+        return self.tokens_each * len(self.elements)
 
     @property
     def min_len(self) -> int:
         """One permutation."""
-        return 1
+        return self.tokens_each
 
     def example(self, rng: np.random.Generator, seq_len: int) -> Example:
         """Draw an example; see `Task.example`."""
-        tokens = rng.choice(self.moves, size=seq_len)
+        drawn = rng.choice(self.moves, size=math.ceil(seq_len / self.tokens_each))
         number = {element: token for token, element in enumerate(self.elements)}
         product, answers = self.elements[0], []  # the first one moves nothing
-        for token in tokens.tolist():
-            element = self.elements[token]
+        for place in drawn.tolist():
+            element = self.elements[place]
             product = tuple(element[point] for point in product)
             answers.append(number[product])
-        return answered_at(tokens, np.arange(seq_len), np.array(answers))
+        # The first tokens of all permutations, then the second ones, and so on.
+        spelled = drawn[:, None] + len(self.elements) * np.arange(self.tokens_each)
+        positions = np.arange(self.tokens_each - 1, seq_len, self.tokens_each)
+        asked = np.array(answers[: len(positions)])  # the last one may be cut off
+        return answered_at(spelled.reshape(-1)[:seq_len], positions, asked)
