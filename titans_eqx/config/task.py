@@ -211,7 +211,7 @@ class WordProblemConfig(TaskSection):
         default=1,
         ge=1,
         le=16,
-        description="tokens that spell one, each of which a memory can write with",
+        description="tokens that spell a permutation; a memory writes with each",
     )
 
 

@@ -143,7 +143,8 @@ def factors_square_norm(
     """`|u_i|^2` over all memory layers, from the factors of each token's surprise."""
 
     def square_norms(rows: Float[Array, "chunk _"]) -> Float[Array, " chunk"]:
-        # Finite, or a zero key beside a value of 1e20 would be written as 0 * inf.
+        # Finite, or a zero key beside a gradient of 1e20, which a loss or deep weights
+        # may have, would be written as 0 * inf.
         largest = jnp.finfo(rows.dtype).max
         return jnp.minimum(jnp.sum(jnp.square(rows), axis=1), largest)
 
