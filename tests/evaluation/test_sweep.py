@@ -41,3 +41,23 @@ def test_a_folder_without_a_name_belongs_to_the_suite_of_its_runs(tmp_path):
     start("text", tmp_path)
     with pytest.raises(UserError, match="of text, which mad would replace"):
         start("mad", tmp_path)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_what_a_run_starts_with_comes_before_it(name):
+    chosen = suite(name, CONFIGS, seeds=1)
+    names = [case.name for case in chosen.cases]
+    for index, case in enumerate(chosen.cases):
+        assert case.after is None or case.after in names[:index]
+        case.load()
+
+
+def test_all_that_a_run_starts_with_is_asked_for():
+    model = "delta, steps to 2"
+    asked = suite("states", CONFIGS, seeds=2).asked_for([f"{model} on s5 spelled"])
+    tasks = ["s5 spelled, 2 moved", "s5 spelled, 3 moved", "s5 spelled"]
+    labels = [f"{model} on {task}" for task in tasks]
+    assert [case.label for case in asked] == [
+        *labels,
+        *(f"{one} seed 1" for one in labels),
+    ]

@@ -16,6 +16,7 @@ class Case:
     config: Path
     overrides: tuple[str, ...]
     groups: tuple[str, ...] = ()  # of runs that it is one of
+    after: str | None = None  # name of the run whose weights it starts with
     # Added to the seeds of the weights and of the order of the rows, so that all runs
     # of a suite have the same ones.
     seed: int = 0
@@ -51,6 +52,7 @@ def changed_case(
     overrides: Sequence[str],
     changes: Sequence[str],
     groups: tuple[str, ...] = (),
+    after: str | None = None,
 ) -> Case:
     """A run that is about what it changes in a config.
 
@@ -61,9 +63,14 @@ def changed_case(
             could undo what the run is about.
         changes: Keys that are set in this one.
         groups: Of runs that it is one of.
+        after: Name of the run whose weights it starts with, if it does.
     """
     return Case(
-        name=name, config=config, overrides=(*overrides, *changes), groups=groups
+        name=name,
+        config=config,
+        overrides=(*overrides, *changes),
+        groups=groups,
+        after=after,
     )
 
 
@@ -72,7 +79,19 @@ class Suite:
     """Runs in order, and how they are compared."""
 
     name: str
-    cases: tuple[Case, ...]
+    cases: tuple[Case, ...]  # each behind the one whose weights it starts with
     comparison: AbstractComparison
     # Whether to train a run at all, from those measured before it.
     is_worth: Callable[[Run, Sequence[Run]], bool] = lambda run, measured: True
+
+    def asked_for(self, only: Collection[str]) -> list[Case]:
+        """What is asked for, and whose weights it starts with.
+
+        Args:
+            only: Names of runs and groups; empty for all.
+        """
+        names = {case.name for case in self.cases if case.is_in(only)}
+        for case in reversed(self.cases):
+            if case.name in names and case.after is not None:
+                names.add(case.after)
+        return [case for case in self.cases if case.name in names]

@@ -25,6 +25,7 @@ class Run:
     config: RunConfig
     folder: Path
     seed: int = 0  # how many above that of the config
+    after: str | None = None  # label of the run whose weights it starts with
 
     @property
     def label(self) -> str:

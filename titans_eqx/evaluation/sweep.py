@@ -5,7 +5,8 @@ same command.
 """
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,10 @@ SUITE: Final = "suite.txt"  # says whose the folder is
 MAX_NAME: Final = 1000  # bytes of it that are read
 
 
+class _NoStartError(UserError):
+    """The run whose weights another one starts with was left out."""
+
+
 def sweep(
     suite: Suite, out: Path, *, only: Collection[str] = (), with_picture: bool
 ) -> None:
@@ -39,8 +44,9 @@ def sweep(
     Args:
         suite: The runs.
         out: Folder with a folder for each run, of this suite alone.
-        only: Names of runs and groups to do; empty for all. What earlier sweeps
-            finished of the others is shown too, if it was made with the same values.
+        only: Names of runs and groups to do, with those that they start from; empty for
+            all. What earlier sweeps finished of the others is shown too, if it was made
+            with the same values.
         with_picture: Whether to draw.
 
     Raises:
@@ -55,7 +61,7 @@ def sweep(
     runs: list[Run] = []
     # Before the first run: what cannot be used is refused at once, not after hours of
     # training.
-    wanted = {case.label: _run(case, out) for case in suite.cases if case.is_in(only)}
+    wanted = {case.label: _run(case, out) for case in suite.asked_for(only)}
     for run in wanted.values():
         comparison.is_measured(run)  # refuses what is of another evaluation
         _check_finished(run)
@@ -70,9 +76,10 @@ def sweep(
             if not is_measured and not suite.is_worth(run, runs):
                 continue
             try:
+                _check_start(run, runs)
                 if train(run.config, run.folder) < run.config.train.steps:
                     return  # interrupted; the run has said so
-            except DivergedError as error:
+            except (DivergedError, _NoStartError) as error:
                 _leave_out(case, error)
                 continue
             _check_same(run)
@@ -103,8 +110,24 @@ def _check_suite(suite: Suite, out: Path) -> None:
 
 
 def _run(case: Case, out: Path) -> Run:
-    config, folder = case.load(), _folder(case, out)
-    return Run(name=case.name, seed=case.seed, config=config, folder=folder)
+    config, folder, after = case.load(), _folder(case, out), None
+    if case.after is not None:
+        start = replace(case, name=case.after)
+        config, after = _starting_from(config, _folder(start, out)), start.label
+    return Run(
+        name=case.name, seed=case.seed, config=config, folder=folder, after=after
+    )
+
+
+def _starting_from(config: RunConfig, folder: Path | str) -> RunConfig:
+    train = config.train.model_copy(update={"init_from": str(folder)})
+    return config.model_copy(update={"train": train})
+
+
+def _check_start(run: Run, runs: Sequence[Run]) -> None:
+    """Refuse a run whose start has not been trained to its end."""
+    if run.after is not None and all(one.label != run.after for one in runs):
+        raise _NoStartError(f"it starts with the weights of {run.after}.")
 
 
 def _folder(case: Case, out: Path) -> Path:
@@ -145,6 +168,8 @@ def _check_finished(run: Run) -> None:
 def _check_same(run: Run) -> None:
     """Refuse to show a finished run under settings that it was not trained with."""
     _, trained = _saved(run)
+    if run.after is not None:  # whose folder may have been called by another path
+        trained = _starting_from(trained, run.config.train.init_from)
     for name in ("model", "data", "optimizer", "train"):
         if getattr(run.config, name) != getattr(trained, name):
             raise UserError(
