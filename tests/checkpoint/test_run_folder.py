@@ -147,6 +147,17 @@ def test_a_config_that_says_the_same_keeps_its_comments(tmp_path, is_new):
     assert (tmp_path / "metrics.jsonl").exists()
 
 
+def test_a_new_run_moves_what_was_measured_of_lost_weights(tmp_path):
+    (tmp_path / "config.toml").write_text(to_toml(OURS))
+    (tmp_path / "evaluation").mkdir()
+    with RunFolder(tmp_path) as run:
+        assert run.write_config(OURS, is_new=False) is None
+        moved = run.write_config(OURS, is_new=True)
+    assert moved is not None
+    assert [path.name for path in moved.iterdir()] == ["evaluation"]
+    assert (tmp_path / "config.toml").exists()
+
+
 @pytest.mark.parametrize("there", ["# mine\n", to_toml(OURS), "[[", None])
 def test_a_new_run_moves_results_of_another_aside(tmp_path, there):
     results = {"samples.txt": "--- step 3", "metrics.jsonl": "{}"}

@@ -146,6 +146,27 @@ def test_runs_that_are_not_asked_for_and_do_not_fit_are_left_out(
     assert [line["run"] for line in table] == ["good", "beside"]
 
 
+def test_what_a_sweep_beside_measures_meanwhile_is_shown(
+    finished, tmp_path, monkeypatch
+):
+    chosen = suite_of(finished("first"), finished("second"))
+    report = "evaluation/needle-at-40/results.json"
+    results = {name: tmp_path / name / report for name in ("first", "second")}
+    contents = {name: path.read_bytes() for name, path in results.items()}
+    for path in results.values():
+        path.unlink()
+
+    def train(config, folder):
+        results["first"].write_bytes(contents["first"])  # by the other sweep
+        results[folder.name].write_bytes(contents[folder.name])
+        return config.train.steps
+
+    monkeypatch.setattr(sweep, "train", train)
+    sweep.sweep(chosen, tmp_path, only=["second"], with_picture=False)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [line["run"] for line in table] == ["first", "second"]
+
+
 @pytest.fixture
 def curriculum():
     """Two small runs, the second from the weights of the first."""

@@ -76,6 +76,45 @@ def test_lengths_of_tokens_are_the_bytes_of_the_text(tokenizer_path: Path) -> No
         assert lengths[tokenizer.separator] == 0
 
 
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+def test_lengths_of_tokens_that_are_not_byte_level(tmp_path: Path, kind: str) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    decoders, pre_tokenizers = tokenizers.decoders, tokenizers.pre_tokenizers
+    special = ["[UNK]", "</s>"]
+    if kind == "sentencepiece":  # with bytes for what is not in the vocabulary
+        alphabet = [f"<0x{byte:02X}>" for byte in range(256)]
+        made = tokenizers.Tokenizer(tokenizers.models.BPE(byte_fallback=True))
+        made.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+        made.decoder = decoders.Sequence(
+            [
+                decoders.Replace("▁", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
+        )
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=330, special_tokens=[*special, *alphabet], show_progress=False
+        )
+    else:
+        made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        made.decoder = decoders.WordPiece(cleanup=False)
+        trainer = tokenizers.trainers.WordPieceTrainer(
+            vocab_size=60, special_tokens=special, show_progress=False
+        )
+    made.train_from_iterator(["the cat and the other cats sat there"] * 20, trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = FileTokenizer(tmp_path / "tokenizer.json")
+    assert not tokenizer.is_byte_level
+    text = "the cats and the rats" + (" 統計" if kind == "sentencepiece" else "")
+    ids = tokenizer.encode(text.encode())
+    assert len(ids) < len(text.encode())
+    # The space that belongs to the first token is none of the text.
+    n_bytes = len(tokenizer.decode_bytes(ids)) + 1
+    assert token_lengths(tokenizer)[ids].sum() == n_bytes
+
+
 def test_file_tokenizer_reads_broken_utf8_with_replacement(
     tokenizer_path: Path,
 ) -> None:

@@ -97,6 +97,18 @@ def test_what_was_not_measured_is_no_number(by_hand):
     assert slow["seconds"] == 32
 
 
+def test_a_run_whose_metrics_are_lost_has_a_score_alone(by_hand):
+    runs, comparison = by_hand
+    quick = runs[0].folder / "metrics.jsonl"
+    quick.write_text('{"step": 4, "eval_accuracy": 0.4}\n')
+    lost, slow, *_ = comparison.table(runs)
+    assert lost["equal tokens"] == 0.4
+    assert (lost["seconds"], lost["tokens/s"], lost["equal time"]) == (None, None, None)
+    assert slow["equal time"] == 0.2
+    (alone,) = comparison.table(runs[:1])
+    assert (alone["seconds"], alone["equal time"]) == (None, None)
+
+
 def test_the_picture_has_scores_over_time(by_hand, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure

@@ -26,11 +26,17 @@ def test_the_folder_of_another_suite_is_refused(tmp_path):
     start("zoology", out)
     (out / "table.json").write_text("[1]")
     start("zoology", out)
-    message = "sweep holds the table.json of zoology, which mad would replace; name"
+    message = "table.json or picture.png of zoology, which mad would replace; name"
     with pytest.raises(UserError, match=message):
         start("mad", out)
     assert (out / "table.json").read_text() == "[1]"
     start("zoology", out)
+
+
+def test_a_picture_of_somebody_else_is_not_replaced(tmp_path):
+    (tmp_path / "picture.png").write_text("mine")
+    with pytest.raises(UserError, match="of another suite, which mad would replace"):
+        start("mad", tmp_path)
 
 
 def test_a_folder_without_a_name_belongs_to_the_suite_of_its_runs(tmp_path):

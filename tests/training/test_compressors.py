@@ -1,33 +1,66 @@
-"""The last line of a run: what the model and compressors need for the same bytes."""
+"""Bits per byte count the bytes that were read, not those of the whole text."""
 
-import gzip
 import math
 
 import numpy as np
 import pytest
 
-from titans_eqx.data import open_dataset
-from titans_eqx.training.compressors import beside_compressors
+from titans_eqx.config import load_config
+from titans_eqx.data.dataset import TextData, open_dataset
+from titans_eqx.training.compressors import beside_compressors, eval_bits_per_byte
+
+SEQ_LEN = 8
 
 
-def test_all_read_the_bytes_that_the_model_is_scored_on(small_config, tmp_path):
-    for i in range(40):
-        (tmp_path / f"{i}.txt").write_text(f"document {i} " * (i % 4) + f"of {i}")
-    config = small_config(
-        data__path=str(tmp_path),
-        data__eval_fraction=0.5,
-        data__packing="documents",
-        data__max_documents=4,
+@pytest.fixture
+def data(tmp_path):
+    """A held-out text whose first half is long tokens, and the second single bytes."""
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    data = open_dataset(config)
-    examples = [data.eval_examples[i] for i in range(len(data.eval_examples))]
-    is_scored = np.concatenate([example["mask"] for example in examples])
-    targets = np.concatenate([example["targets"] for example in examples])
-    assert not np.all(is_scored)  # rows are filled up with zeros
-    text = targets[is_scored].astype(np.uint8).tobytes().replace(b"\0", b"")
-    lines = beside_compressors(data, examples, {"eval_loss": math.log(2)})
-    n_scored = np.sum(is_scored)  # a bit each
-    assert lines[0] == f"bits per byte on {n_scored:,} tokens of held-out text:"
-    bits = [float(line.split()[-1]) for line in lines[1:3]]
-    expected = [n_scored, 8 * len(gzip.compress(text, 9))]
-    assert bits == pytest.approx(np.divide(expected, len(text)), abs=5e-4)
+    made.train_from_iterator(["memory"] * 20, trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "train.txt").write_text("memory" * 300)
+    (tmp_path / "eval.txt").write_text("memory" * 50 + "zyxw" * 50)
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"""
+        [model]
+        vocab_size = 300
+        [data]
+        path = "{tmp_path / "train.txt"}"
+        eval_path = "{tmp_path / "eval.txt"}"
+        tokenizer = "{tmp_path / "tokenizer.json"}"
+        seq_len = {SEQ_LEN}
+        """
+    )
+    opened = open_dataset(load_config(config))
+    assert isinstance(opened, TextData)
+    return opened
+
+
+@pytest.mark.parametrize(("is_last", "n_bytes"), [(False, 6), (True, 1)])
+def test_the_bytes_are_those_of_the_tokens_that_are_scored(data, is_last, n_bytes):
+    index = len(data.eval_examples) - 1 if is_last else 0
+    bits = eval_bits_per_byte(data, [data.eval_examples[index]], math.log(2))
+    assert bits == pytest.approx(1 / n_bytes)
+
+
+def test_padding_and_separators_are_no_text(data):
+    example = dict(data.eval_examples[0])
+    example["mask"] = np.arange(SEQ_LEN) < 2
+    example["targets"] = np.array([data.tokenizer.separator, *example["targets"][1:]])
+    assert eval_bits_per_byte(data, [example], math.log(2)) == pytest.approx(2 / 6)
+
+
+def test_the_line_of_the_model_says_the_same(data):
+    examples = [data.eval_examples[0]]
+    bits = eval_bits_per_byte(data, examples, 3.0)
+    _, line, *_ = beside_compressors(data, examples, {"eval_bits_per_byte": bits})
+    assert line.split() == ["this", "model", f"{bits:.3f}"]

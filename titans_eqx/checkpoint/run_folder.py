@@ -31,12 +31,12 @@ FILES: Final = (
     "samples.txt",
 )
 FOLDERS: Final = (CHECKPOINTS_FOLDER, "tensorboard", "profile")
+MEASURED: Final = ("evaluation", "inspection")  # of the weights of some step
 # Only these are moved away for a fresh start: the folder may hold files of the user.
 RESULT_NAMES: Final = (
     *FILES,
     *FOLDERS,
-    "evaluation",
-    "inspection",
+    *MEASURED,
 )
 
 
@@ -99,7 +99,8 @@ class RunFolder:
 
         One that says something else is only replaced if an earlier part of the run has
         written it. If somebody else has, it is moved into `previous/<n>/`; and if the
-        run is new, so are all results there, which must then be another run's.
+        run is new, so are all results there, which must then be another run's. With the
+        same config a new run moves what was measured alone: those weights are gone.
 
         Args:
             config: Of the run.
@@ -121,7 +122,8 @@ class RunFolder:
         except ConfigError:
             there = None
         if there == config:
-            return None  # perhaps with comments of the user
+            # The file stays, perhaps with comments of the user.
+            return self._move(MEASURED) if is_new else None
         moved = None
         if is_new:
             # A folder of these names alone may be the user's.

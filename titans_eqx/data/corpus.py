@@ -21,7 +21,7 @@ class AbstractCorpus(abc.ABC):
 
     name: str  # what messages call it, such as "the training text"
     n_bytes: int  # of raw text, without separators
-    fingerprint: str  # equal for two corpora only if they have the same tokens
+    fingerprint: str  # of what tells corpora apart; see each of them
     tokenizer_fingerprint: str
     vocab_size: int  # of the tokenizer
     _stream: TokenStream
@@ -50,9 +50,10 @@ class AbstractCorpus(abc.ABC):
         return self._stream.read(start, stop)
 
     def bits_per_byte(self, loss: float) -> float:
-        """A loss in nats per token as bits for each byte that the tokens stand for.
+        """A loss in nats per token as bits for each byte of text.
 
-        It can be compared between tokenizers and with compressors.
+        As many bytes to a token are taken as the whole corpus has; a part of it may
+        have others.
         """
         return loss / math.log(2.0) * self.n_tokens / self.n_bytes
 

@@ -17,6 +17,7 @@ from titans_eqx.files import read_regular
 TOKENIZER: Final = "tokenizer.json"
 BYTE_VALUES: Final = 256
 MAX_TOKENIZER_BYTES: Final = 256 * 2**20
+REPLACEMENT: Final = "\ufffd".encode()
 END_TOKENS: Final = (
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -127,6 +128,11 @@ class FileTokenizer:
             content, vocabulary, {one.content for one in added}
         )
 
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether each token stands for bytes of its own, wherever it is."""
+        return self._byte_vocabulary is not None
+
     def encode(self, text: bytes) -> np.ndarray:
         """Turn text into ids, adding no special tokens."""
         if self._byte_vocabulary is None:
@@ -195,10 +201,19 @@ def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
     Returns:
         (vocab_size,) int64.
     """
-    ids = np.arange(tokenizer.vocab_size)
-    lengths = [len(tokenizer.decode_bytes(ids[i : i + 1])) for i in ids]
+    # Behind another token: at the start of a text a decoder drops spaces and marks.
+    before = tokenizer.separator
+    n_before = len(tokenizer.decode_bytes(np.array([before])))
+    added = [
+        tokenizer.decode_bytes(np.array([before, token]))[n_before:]
+        for token in range(tokenizer.vocab_size)
+    ]
+    lengths = np.asarray([len(text) for text in added], np.int64)
+    if isinstance(tokenizer, FileTokenizer) and not tokenizer.is_byte_level:
+        # Without its neighbours a byte of a longer character is no text.
+        lengths[[text == REPLACEMENT for text in added]] = 1
     lengths[tokenizer.separator] = 0
-    return np.asarray(lengths, np.int64)
+    return lengths
 
 
 def can_load_tokenizer(name: str) -> bool:

@@ -65,7 +65,9 @@ class Evaluation:
 class LearningCurve:
     """What a run has written about itself."""
 
-    seconds: float  # of training; without compilation and evaluations
+    # Of training, without compilation and evaluations; 0 where the metrics of the steps
+    # are lost.
+    seconds: float
     evaluations: tuple[Evaluation, ...]  # on the way; all read the same examples
     # The score at the end; None if it was not taken. Of a long text it reads other
     # examples, so it is compared with nothing but the ends of other runs.
@@ -136,9 +138,11 @@ class RuleComparison(AbstractComparison):
                     "task": task,
                     "score": _measure(run.config),
                     "equal tokens": curve.final,
-                    "equal time": curve.after(times[task]),
-                    "seconds": curve.seconds,
-                    "tokens/s": run.config.n_tokens(steps) / curve.seconds,
+                    "equal time": curve.after(times.get(task, 0.0)),
+                    "seconds": curve.seconds or None,
+                    "tokens/s": run.config.n_tokens(steps) / curve.seconds
+                    if curve.seconds
+                    else None,
                 }
                 | model_sizes(run.config.model)
             )
@@ -166,7 +170,7 @@ class RuleComparison(AbstractComparison):
                     title=task,
                     y_label=measure,
                     are_shares=measure == "accuracy",
-                    mark=times[task],
+                    mark=times.get(task),
                 ),
             )
             panel.curves[label(rule, run.seed)] = [
@@ -181,8 +185,8 @@ class RuleComparison(AbstractComparison):
         times: dict[str, float] = {}
         for run in runs:
             (_, task), curve = self.places[run.name], curves[run.label]
-            seconds = curve.evaluated_until
-            times[task] = min(seconds, times.get(task, seconds))
+            if seconds := curve.evaluated_until:
+                times[task] = min(seconds, times.get(task, seconds))
         return times
 
 

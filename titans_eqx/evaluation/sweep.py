@@ -19,7 +19,7 @@ from titans_eqx.checkpoint.model_folder import find_checkpoints
 from titans_eqx.config import RunConfig
 from titans_eqx.errors import UserError
 from titans_eqx.evaluation.case import Case, Suite
-from titans_eqx.evaluation.comparison import AbstractComparison, Run
+from titans_eqx.evaluation.comparison import Run
 from titans_eqx.evaluation.evaluate import PICTURE
 from titans_eqx.evaluation.plots import require_plots
 from titans_eqx.evaluation.report import show, write_json
@@ -58,39 +58,72 @@ def sweep(
         probe_output(out / name, "--out")
     _check_suite(suite, out)
     comparison, title = suite.comparison, f"sweep in {out}"
-    runs: list[Run] = []
     # Before the first run: what cannot be used is refused at once, not after hours of
     # training.
-    wanted = {case.label: _run(case, out) for case in suite.asked_for(only)}
-    for run in wanted.values():
+    wanted = [_run(case, out) for case in suite.asked_for(only)]
+    for run in wanted:
         comparison.is_measured(run)  # refuses what is of another evaluation
         _check_finished(run)
     out.mkdir(parents=True, exist_ok=True)
     write_durably(out / SUITE, f"{suite.name}\n".encode())
-    for case in suite.cases:
-        run = wanted.get(case.label) or _earlier_run(case, out, comparison)
-        if run is None:
+    measured = _Measured(suite, out)
+    for run in wanted:
+        runs = measured.runs()
+        if not comparison.is_measured(run) and not suite.is_worth(run, runs):
             continue
-        if case.label in wanted:
-            is_measured = comparison.is_measured(run)
-            if not is_measured and not suite.is_worth(run, runs):
-                continue
-            try:
-                _check_start(run, runs)
-                if train(run.config, run.folder) < run.config.train.steps:
-                    return  # interrupted; the run has said so
-            except (DivergedError, _NoStartError) as error:
-                _leave_out(case, error)
-                continue
-            _check_same(run)
-            if not is_measured:
-                comparison.measure(run, with_picture=with_picture)
-        runs.append(run)
+        try:
+            _check_start(run, runs)
+            if train(run.config, run.folder) < run.config.train.steps:
+                return  # interrupted; the run has said so
+        except (DivergedError, _NoStartError) as error:
+            _leave_out(run.label, error)
+            continue
+        _check_same(run)
+        if not comparison.is_measured(run):
+            comparison.measure(run, with_picture=with_picture)
+        runs = measured.runs()
         write_json(comparison.table(runs), out / TABLE)
         if with_picture:
             comparison.plot(runs, title, out / PICTURE)
+    runs = measured.runs()
     if runs and (lines := comparison.summary(comparison.table(runs))):
         show(lines, title)
+
+
+class _Measured:
+    """The runs in a folder that are measured, by this sweep or another.
+
+    One that cannot be shown beside the others is left out, not refused: what is set may
+    be a key that its task does not have.
+    """
+
+    def __init__(self, suite: Suite, out: Path) -> None:
+        self._suite = suite
+        self._out = out
+        self._runs: dict[str, Run | None] = {}  # None: left out
+
+    def runs(self) -> list[Run]:
+        """Those that are measured by now, in the order of the suite.
+
+        A sweep beside this one may have measured some since the last time.
+        """
+        for case in self._suite.cases:
+            if case.label not in self._runs and _folder(case, self._out).exists():
+                self._look_at(case)
+        runs = (self._runs.get(case.label) for case in self._suite.cases)
+        return [run for run in runs if run is not None]
+
+    def _look_at(self, case: Case) -> None:
+        try:
+            run = _run(case, self._out)
+            if not self._suite.comparison.is_measured(run):
+                return
+            _check_same(run)
+        except UserError as error:
+            _leave_out(case.label, error)
+            self._runs[case.label] = None
+            return
+        self._runs[case.label] = run
 
 
 def _check_suite(suite: Suite, out: Path) -> None:
@@ -100,12 +133,12 @@ def _check_suite(suite: Suite, out: Path) -> None:
     except FileNotFoundError:
         # New, or of an earlier version, which left no name.
         has_runs = any(_folder(case, out).exists() for case in suite.cases)
-        is_own = has_runs or not (out / TABLE).exists()
-        name = suite.name if is_own else "another suite"
+        is_free = not any((out / name).exists() for name in (TABLE, PICTURE))
+        name = suite.name if has_runs or is_free else "another suite"
     if name != suite.name:
         raise UserError(
-            f"{out} holds the {TABLE} of {name}, which {suite.name} would replace; "
-            "name another --out."
+            f"{out} holds the {TABLE} or {PICTURE} of {name}, which {suite.name} would "
+            "replace; name another --out."
         )
 
 
@@ -134,27 +167,8 @@ def _folder(case: Case, out: Path) -> Path:
     return out / case.label.replace(" ", "-")
 
 
-def _earlier_run(case: Case, out: Path, comparison: AbstractComparison) -> Run | None:
-    """A run that is not asked for, if an earlier sweep or one beside has measured it.
-
-    One that cannot be shown beside the others is left out, not refused: what is set may
-    be a key that its task does not have.
-    """
-    if not _folder(case, out).exists():
-        return None
-    try:
-        run = _run(case, out)
-        if not comparison.is_measured(run):
-            return None
-        _check_same(run)
-    except UserError as error:
-        _leave_out(case, error)
-        return None
-    return run
-
-
-def _leave_out(case: Case, error: UserError) -> None:
-    click.echo(f"{case.label} is left out: {error}")
+def _leave_out(name: str, error: UserError) -> None:
+    click.echo(f"{name} is left out: {error}")
 
 
 def _check_finished(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""How well a model predicts a text beside what compressors make of it."""
+"""How well a model predicts a text, and beside what compressors make of it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,25 @@ import numpy as np
 from titans_eqx.data import compressed_bits_per_byte
 from titans_eqx.data.dataset import TaskData, TextData
 from titans_eqx.data.example import Example
+
+
+def eval_bits_per_byte(
+    data: TextData, examples: Sequence[Example], loss: float
+) -> float:
+    """A loss as bits for each byte of the text that it was measured on.
+
+    It can be compared between tokenizers and with compressors. Without a tokenizer, as
+    shards may be, a token counts for as many bytes as in the whole held-out text.
+
+    Args:
+        data: Of the run.
+        examples: What was measured on.
+        loss: The mean over their targets, in nats.
+    """
+    n_targets, text = _targets(data, examples)
+    if not text:
+        return data.eval_corpus.bits_per_byte(loss)
+    return loss * n_targets / math.log(2) / len(text)
 
 
 def beside_compressors(
@@ -23,18 +42,29 @@ def beside_compressors(
     Args:
         data: Of the run.
         examples: What was measured on, one after the other in the text.
-        scores: Of the model on them, among them `eval_loss`.
+        scores: Of the model on them, among them `eval_bits_per_byte`.
 
     Returns:
         The lines; none if there is no text, or no tokenizer to turn it back into bytes.
     """
-    if not isinstance(data, TextData) or data.tokenizer is None:
+    if not isinstance(data, TextData):
         return []
-    ids = np.concatenate([example["targets"][example["mask"]] for example in examples])
-    text = data.tokenizer.decode_bytes(ids[ids != data.tokenizer.separator])
-    bits = scores["eval_loss"] * len(ids) / math.log(2)
-    by_name = {"this model": bits / len(text), **compressed_bits_per_byte([text])}
+    n_targets, text = _targets(data, examples)
+    if not text:
+        return []
+    by_name = {
+        "this model": scores["eval_bits_per_byte"],
+        **compressed_bits_per_byte([text]),
+    }
     return [
-        f"bits per byte on {len(ids):,} tokens of held-out text:",
+        f"bits per byte on {n_targets:,} tokens of held-out text:",
         *(f"  {name:<12}{bits:.3f}" for name, bits in by_name.items()),
     ]
+
+
+def _targets(data: TextData, examples: Sequence[Example]) -> tuple[int, bytes]:
+    """How many tokens are scored, and their text; empty where it cannot be had."""
+    ids = np.concatenate([example["targets"][example["mask"]] for example in examples])
+    if data.tokenizer is None:
+        return len(ids), b""
+    return len(ids), data.tokenizer.decode_bytes(ids[ids != data.tokenizer.separator])

@@ -21,7 +21,7 @@ from titans_eqx.sharding.agreed_stop import AgreedStop
 from titans_eqx.sharding.connection import require_joined
 from titans_eqx.sharding.mesh import batch_sharding
 from titans_eqx.sharding.processes import is_primary
-from titans_eqx.training.compressors import beside_compressors
+from titans_eqx.training.compressors import beside_compressors, eval_bits_per_byte
 from titans_eqx.training.context import TrainContext, run_mesh
 from titans_eqx.training.divergence import DivergenceCheck
 from titans_eqx.training.evaluate import evaluate
@@ -268,7 +268,7 @@ class _Run:
             )
         record = {"eval_loss": scores.loss, "eval_accuracy": scores.accuracy}
         if isinstance(self.data, TextData):
-            bits = self.data.eval_corpus.bits_per_byte(scores.loss)
+            bits = eval_bits_per_byte(self.data, examples, scores.loss)
             record["eval_bits_per_byte"] = bits
         return record
 
