@@ -4,6 +4,7 @@ Tokens per second count what a run reads, or draws; see `Program.n_tokens`.
 """
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from scripts.benchmark.options import (
 from scripts.benchmark.report import Report, Row
 from scripts.benchmark.roofline import roofline
 from titans_eqx.commands.command import command
+from titans_eqx.errors import UserError
 from titans_eqx.evaluation.report import write_json
 from titans_eqx.files import probe_output
 
@@ -66,6 +68,8 @@ def measurement(name: str) -> Callable[[Callable[..., Results]], click.Command]:
             check_at_least_one(repeats=repeats, **own)
             if json_path not in (None, "-"):
                 probe_output(Path(json_path), "--json")
+                if os.path.lexists(json_path):
+                    raise UserError(f"{json_path} exists; name another with --json.")
             if d_model is not None:
                 overrides = (*overrides, f"model.d_model={d_model}")
             options = Options(overrides=overrides, repeats=repeats)

@@ -150,6 +150,10 @@ WRONG = {
         ["memory", "--json", f"{__file__}/results.json"],
         "results.json: Not a directory. Choose another with --json.",
     ),
+    "json that is there": (
+        ["memory", "--json", __file__],
+        "test_commands.py exists; name another with --json.",
+    ),
     "no interpreter": (
         ["peers", "--peer-python", "./none"],
         "cannot run --peer-python ./none: No such file or directory",

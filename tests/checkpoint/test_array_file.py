@@ -46,7 +46,7 @@ def test_the_header_says_what_was_given_and_what_is_there(path):
 
 def test_other_templates_are_refused_by_path(path):
     template = TREE | {"scalar": jnp.float32(0)}
-    message = "scalar is int32[] in the checkpoint, expected float32[]"
+    message = "scalar is int32[] in what was saved, expected float32[]"
     assert_refused(read_array_file, path, template, message=message)
 
 

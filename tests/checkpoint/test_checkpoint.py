@@ -209,9 +209,9 @@ MISFITS = {
     "dtype": ({"weights": jnp.zeros((64,), jnp.bfloat16)}, "expected bfloat16"),
     "missing": (
         {**TEMPLATE["model"], "bias": jnp.zeros(2)},
-        "model.bias is not in the checkpoint",
+        "model.bias is not in what was saved",
     ),
-    "extra": ({}, r"weights is float32\[64\] in the checkpoint, expected nothing"),
+    "extra": ({}, r"weights is float32\[64\] in what was saved, expected nothing"),
 }
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import struct
 from functools import partial
@@ -101,6 +102,16 @@ def test_only_the_step_that_was_exported_is_there(exported):
     assert_refused(partial(load_model, step=8), exported, message=message)
 
 
+def test_an_exported_average_is_known_as_one(loaded, exported, tmp_path):
+    assert not load_model(exported).is_average
+    assert not load_model(exported, average=False).is_average
+    dataclasses.replace(loaded, is_average=True).export(tmp_path / "average")
+    assert load_model(tmp_path / "average").is_average
+    read = partial(load_model, average=False)
+    message = "has no others. Export the run again with --no-average"
+    assert_refused(read, tmp_path / "average", message=message)
+
+
 def test_nothing_is_written_over(loaded, exported):
     before = [path.read_bytes() for path in sorted(exported.iterdir())]
     assert_refused(loaded.export, exported, message="is not empty")
@@ -147,7 +158,7 @@ def test_damage_is_refused_in_one_line(exported):
         "has been changed: step: ": with_header(
             header | {"__metadata__": about | {"step": "many"}}, data
         ),
-        "embedding is not in the checkpoint, ": with_header(
+        "embedding is not in what was saved, ": with_header(
             {"other" if k == "embedding" else k: v for k, v in header.items()}, data
         ),
     }

@@ -32,7 +32,7 @@ def test_differences_are_named_and_counted():
     assert first_difference(found, found) is None
     wanted = leaf_table({"a": jnp.ones((2, 1)), "c": jnp.int32(1), "d": jnp.ones(1)})
     assert first_difference(found, wanted) == (
-        "a is float32[2] in the checkpoint, expected float32[2,1] "
+        "a is float32[2] in what was saved, expected float32[2,1] "
         "(and 3 more differences)"
     )
 

@@ -135,7 +135,9 @@ def test_raw_weights_are_never_taken_for_the_average(model, tmp_path):
     message = f"step 1 of {tmp_path} has an average of the weights (train.ema_decay)"
     assert_refused(load_model, tmp_path, message=message)
     assert_same_model(load_model(tmp_path, step=1).model, model, 2)
-    assert_same_model(load_model(tmp_path, average=False).model, model, 1)
+    raw = load_model(tmp_path, average=False)
+    assert_same_model(raw.model, model, 1)
+    assert (load_model(tmp_path, step=1).is_average, raw.is_average) == (True, False)
 
 
 def test_a_model_of_tokens_that_are_no_text_is_refused_on_request(model, tmp_path):

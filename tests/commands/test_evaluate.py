@@ -1,3 +1,4 @@
+import importlib
 import json
 import math
 
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 from tests.refusal import assert_refused
 from titans_eqx import load_model
 from titans_eqx.commands import evaluate
+from titans_eqx.errors import UserError
+from titans_eqx.evaluation.accuracy import AccuracySettings
 
 
 def run(command, *arguments):
@@ -43,6 +46,32 @@ def test_perplexity_by_position_is_written(run_folder, tmp_path):
     assert (tmp_path / "out" / "picture.png").exists()
     again = "holds results; name a new folder"
     assert_refused(evaluate.main, *arguments, message=again)
+
+
+def test_what_another_command_wrote_meanwhile_is_kept(
+    run_folder, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+
+    def measure_slowly(*_):
+        out.mkdir()
+        (out / "results.json").write_text("of the other")
+        return [{"accuracy": 1.0}], None
+
+    # The package has a function of the module's name.
+    module = importlib.import_module("titans_eqx.evaluation.evaluate")
+    monkeypatch.setattr(module, "_measure", measure_slowly)
+    settings = AccuracySettings()
+    with pytest.raises(UserError, match="out holds results; name a new folder"):
+        module.evaluate(run_folder, settings, out, with_picture=False)
+    assert (out / "results.json").read_text() == "of the other"
+
+
+def test_an_empty_path_is_not_the_working_directory(run_folder):
+    arguments = ["--run", run_folder, "--task", "perplexity", "--out", ""]
+    result = run(evaluate.main, *arguments)
+    assert result.exit_code == 2
+    assert "Invalid value for '--out': is empty" in result.output
 
 
 def test_a_text_is_read_once_beside_compressors(run_folder, tmp_path):

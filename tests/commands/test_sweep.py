@@ -126,9 +126,46 @@ def suite_of(*cases):
 def test_a_run_of_other_values_is_refused_before_another_is_trained(finished, tmp_path):
     other = finished("other", "train.seed=5")
     first = dataclasses.replace(other, name="first")
-    with pytest.raises(UserError, match=r"other was finished with other values in"):
+    with pytest.raises(UserError, match=r"other was trained with other values in"):
         sweep.sweep(suite_of(first, other), tmp_path, with_picture=False)
     assert not (tmp_path / "first").exists()
+
+
+def test_a_run_goes_on_to_more_steps_but_with_no_other_values(
+    finished, tmp_path, monkeypatch
+):
+    asked = []
+
+    def train(config, _):
+        asked.append(config.train.steps)
+        return 0  # interrupted
+
+    monkeypatch.setattr(sweep, "train", train)
+    case = finished("run", "train.steps=80")
+    sweep.sweep(suite_of(case), tmp_path, with_picture=False)
+    assert asked == [80]
+    other = dataclasses.replace(case, overrides=(*case.overrides, "train.seed=5"))
+    with pytest.raises(UserError, match=r"run was trained with other values in"):
+        sweep.sweep(suite_of(other), tmp_path, with_picture=False)
+    assert asked == [80]
+
+
+def test_a_measured_run_without_a_checkpoint_is_trained_again(
+    finished, tmp_path, monkeypatch, capsys
+):
+    case = finished("run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.rename(tmp_path / "lost")
+
+    def train(config, _):
+        (tmp_path / "lost").rename(checkpoints)
+        return config.train.steps
+
+    monkeypatch.setattr(sweep, "train", train)
+    sweep.sweep(suite_of(case), tmp_path, with_picture=False)
+    assert "left out" not in capsys.readouterr().out
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [line["run"] for line in table] == ["run"]
 
 
 def test_runs_that_are_not_asked_for_and_do_not_fit_are_left_out(

@@ -5,6 +5,7 @@ import pytest
 
 from titans_eqx.evaluation.inspection import Inspection
 from titans_eqx.evaluation.needle import plot_needle
+from titans_eqx.evaluation.memory_layers import plot_memory_layers
 from titans_eqx.evaluation.perplexity import plot_perplexity
 from titans_eqx.evaluation.plots import (
     Panel,
@@ -58,6 +59,11 @@ def inspection(path):
     plot_inspection(read, texts, path)
 
 
+def memory_layers(path):
+    table = [{"layer": i, "read over stream": i / 10} for i in range(3)]
+    plot_memory_layers(table, TITLE, path)
+
+
 def many(path):
     curves = {f"run {i}": [(64, i / 20), (1024, i / 30)] for i in range(19)}
     plot_curves(curves, "length", "accuracy", TITLE, path, are_shares=True)
@@ -80,6 +86,7 @@ PICTURES = {
     "perplexity": perplexity,
     "needle": needle,
     "inspection": inspection,
+    "memory layers": memory_layers,
     "many curves": many,
     "panels": panels,
 }

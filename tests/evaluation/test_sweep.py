@@ -1,5 +1,6 @@
 """Whose the folder of a sweep is; no run is trained here."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,24 @@ def test_what_a_run_starts_with_comes_before_it(name):
     for index, case in enumerate(chosen.cases):
         assert case.after is None or case.after in names[:index]
         case.load()
+
+
+def test_a_key_that_a_run_sets_itself_is_said_to_have_no_effect(tmp_path, capsys):
+    overrides = ["train.steps=7", "data.seq_len=64", "data.task.n_moved=2"]
+    (case,) = (
+        case
+        for case in suite("states", CONFIGS, overrides, seeds=1).cases
+        if case.name == "delta on s5 by swaps"
+    )
+    assert case.without_effect == ()  # the same value, and others
+    chosen = suite("states", CONFIGS, overrides, seeds=1)
+    run = "delta, steps to 2 on s5 spelled, 2 moved"
+    chosen = dataclasses.replace(chosen, is_worth=lambda *_: False)
+    sweep.sweep(chosen, tmp_path, only=[run], with_picture=False)
+    assert capsys.readouterr().out.splitlines() == [
+        f"--set train.steps=7 has no effect on {run}, which sets it",
+        f"--set data.seq_len=64 has no effect on {run}, which sets it",
+    ]
 
 
 def test_all_that_a_run_starts_with_is_asked_for():

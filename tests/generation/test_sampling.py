@@ -146,3 +146,8 @@ def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message) as caught:
         Sampling(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_temperature_beyond_float32_makes_all_tokens_alike():
+    drawn = draw(Sampling(temperature=1e300), random_logits(0), 200)
+    assert set(drawn.tolist()) == set(range(7))

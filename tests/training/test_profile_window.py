@@ -19,3 +19,4 @@ def test_a_window_without_a_step_is_refused():
     message = "begins at step 5; steps 6 to 9 are left"
     assert_refused(window.require, 5, 9, message=message)
     assert_refused(window.require, 0, 4, message="steps 1 to 4 are left")
+    assert_refused(window.require, 4, 4, message="the run has all its 4 steps. Raise")

@@ -1,13 +1,17 @@
 """Runs that start from the weights of another run."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from titans_eqx.checkpoint.checkpoints import CheckpointError
 from titans_eqx.checkpoint.load_model import load_model
+from titans_eqx.config import TrainConfig
+from titans_eqx.training import train
 from titans_eqx.training.context import TrainContext
-from titans_eqx.training.starting_weights import start_from
+from titans_eqx.training.starting_weights import ignored_start, start_from
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -63,6 +67,10 @@ def test_a_run_uses_them(finished_run, small_config, train_quietly, tmp_path):
     assert f"starting with the weights of {folder}, step 6" in printed.replace("\n", "")
     again = train_quietly(second, tmp_path / "second")
     assert "starting with the weights" not in again  # it goes on from its own
+    third = small_config(train__init_from=str(tmp_path / "other"), train__steps=1)
+    printed = train_quietly(third, tmp_path / "second").replace("\n", "")
+    assert "has no effect" in printed
+    assert "changed since the checkpoint" not in printed
 
 
 def test_other_parameters_are_refused(finished_run, small_config):
@@ -74,5 +82,31 @@ def test_other_parameters_are_refused(finished_run, small_config):
 
 
 def test_no_run_is_refused(small_config, tmp_path):
-    with pytest.raises(CheckpointError, match="is no run folder"):
+    with pytest.raises(CheckpointError, match=r"train.init_from: .* is no run folder"):
         start(small_config, tmp_path)
+
+
+def test_nothing_is_moved_for_a_start_that_is_not_there(
+    finished_run, small_config, tmp_path
+):
+    _, folder, _ = finished_run
+    own = tmp_path / "run"
+    shutil.copytree(folder, own)
+    for source, message in {
+        tmp_path / "typo": "is no run folder",
+        own: "is the run's own folder, whose results --fresh would move",
+    }.items():
+        config = small_config(train__init_from=str(source))
+        with pytest.raises(CheckpointError, match=f"train.init_from: .*{message}"):
+            train(config, own, fresh=True)
+    assert not (own / "previous").exists()
+
+
+def test_a_start_that_comes_too_late_is_said_to_have_no_effect():
+    none, first, other = (TrainConfig(init_from=one) for one in ("", "runs/a", "b"))
+    moved = TrainConfig(init_from="elsewhere/a")
+    line = "train.init_from = b has no effect: the run goes on from its own checkpoint"
+    for before in (none, first):
+        assert (ignored_start(other, before) or "").startswith(line)
+    for now in (none, first, moved):
+        assert ignored_start(now, first) is None

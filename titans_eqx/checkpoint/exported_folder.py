@@ -48,6 +48,7 @@ class _Header(BaseModel):
     step: int
     tokenizer: str  # its fingerprint
     sha256: str  # of the arrays: see `_digest`
+    is_average: bool = False  # older folders do not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Exported:
     tokenizer_fingerprint: str
     step: int  # training steps done
     sha256: str  # of the arrays
+    is_average: bool  # whether the weights are an average over steps
 
     def read_arrays(self, template: PyTree[jax.ShapeDtypeStruct]) -> PyTree:
         """The arrays of the model, on the first device.
@@ -92,6 +94,7 @@ def write_exported(
     config: RunConfig,
     *,
     step: int,
+    is_average: bool,
     tokenizer_file: bytes | None,
     tokenizer_fingerprint: str,
 ) -> None:
@@ -110,6 +113,7 @@ def write_exported(
         "titans_eqx_format": FORMAT,
         "titans_eqx": version("titans_eqx"),
         "step": str(step),
+        "is_average": str(is_average),
         "tokenizer": tokenizer_fingerprint,
         "sha256": _digest(stored),
     }
@@ -163,6 +167,7 @@ def open_exported(folder: Path) -> Exported:
         config=config.model_copy(update={"data": data}),
         tokenizer_fingerprint=header.tokenizer,
         step=header.step,
+        is_average=header.is_average,
         sha256=header.sha256,
     )
 

@@ -71,7 +71,7 @@ def first_difference(found: LeafTable, wanted: LeafTable) -> str | None:
         wanted: The leaves that the program expects.
     """
     differences = [
-        f"{name} is {_spell(found.get(name), 'not')} in the checkpoint, "
+        f"{name} is {_spell(found.get(name), 'not')} in what was saved, "
         f"expected {_spell(wanted.get(name), 'nothing')}"
         for name in sorted(found.keys() | wanted.keys())
         if found.get(name) != wanted.get(name)

@@ -33,6 +33,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     step: int  # training steps done
     refused: tuple[str, ...]  # one line for each newer step that was damaged
+    is_average: bool = False  # whether the weights are an average over steps
 
     @property
     def reads_text(self) -> bool:
@@ -61,6 +62,7 @@ class LoadedModel:
             eqx.filter(self.model, eqx.is_array),
             self.config,
             step=self.step,
+            is_average=self.is_average,
             tokenizer_file=self.tokenizer.file_content,
             tokenizer_fingerprint=self.tokenizer.fingerprint,
         )
@@ -80,7 +82,8 @@ def load_model(
         step: Of which checkpoint; None for the latest that is undamaged.
         require_text: Refuse a model whose tokens do not stand for text.
         average: Take the average of the weights where the run keeps one, which is what
-            it evaluates (`train.ema_decay`); otherwise the weights themselves.
+            it evaluates (`train.ema_decay`); otherwise the weights themselves. What was
+            exported is one or the other: an average is refused without this.
 
     Returns:
         The model, on the first device.
@@ -93,7 +96,7 @@ def load_model(
         DataError: If the tokenizer of the run cannot be loaded.
     """
     loaded = (
-        _load_exported(Path(run_dir), step)
+        _load_exported(Path(run_dir), step, average=average)
         if is_exported(run_dir)
         else _load_run(run_dir, step, average=average)
     )
@@ -147,6 +150,7 @@ def _load_run(run_dir: str | Path, step: int | None, *, average: bool) -> Loaded
         tokenizer=load_tokenizer(name, fingerprint),
         step=restored.step,
         refused=restored.refused,
+        is_average=item == "average",
     )
 
 
@@ -155,12 +159,17 @@ def _item(config: RunConfig, *, average: bool) -> str:
     return "average" if average and config.train.ema_decay > 0 else "model"
 
 
-def _load_exported(folder: Path, step: int | None) -> LoadedModel:
+def _load_exported(folder: Path, step: int | None, *, average: bool) -> LoadedModel:
     exported = open_exported(folder)
     if step not in (None, exported.step):
         raise CheckpointError(
             f"{folder} is an exported model of step {exported.step}, and has no step "
             f"{step}. Export that step of the run."
+        )
+    if exported.is_average and not average:
+        raise CheckpointError(
+            f"{folder} is the average of a run's weights (train.ema_decay), and has no "
+            "others. Export the run again with --no-average."
         )
     template, static = abstract_model(exported.config.model)
     return LoadedModel(
@@ -171,4 +180,5 @@ def _load_exported(folder: Path, step: int | None) -> LoadedModel:
         ),
         step=exported.step,
         refused=(),
+        is_average=exported.is_average,
     )

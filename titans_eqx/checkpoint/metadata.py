@@ -85,7 +85,8 @@ def check_resumable(
     """Compare a run with the saved metadata of the checkpoint it would continue.
 
     Returns:
-        One line for each key that has changed and may change.
+        One line for each key that has changed and may change; where the weights once
+        came from changes nothing any more.
 
     Raises:
         CheckpointError: If the model or the texts differ, a key was switched on whose
@@ -133,7 +134,7 @@ def check_resumable(
                 f"{CONTENTS[name]} is not the one the checkpoint in the run folder was "
                 f"trained with{cause}, or {ANEW}."
             )
-    return changes
+    return [one for one in changes if not one.startswith("train.init_from ")]
 
 
 def saved_config(saved: dict[str, Any]) -> RunConfig:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -17,6 +18,26 @@ from titans_eqx.terminal import StopRequest, escape_controls
 
 INTERRUPTED: Final = 130  # what shells expect after SIGINT
 PATIENCE: Final = 0.5  # seconds in which most commands have ended after Ctrl-C
+
+
+class _PathParameter(click.ParamType):
+    """The path of a file or folder. An empty text would be the working directory."""
+
+    name = "path"
+
+    def convert(
+        self,
+        value: str | Path,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """See `click.ParamType.convert`."""
+        if value == "":
+            self.fail('is empty; for the working directory write ".".', param, ctx)
+        return Path(value)
+
+
+PATH: Final = _PathParameter()
 
 
 def command() -> Callable[[Callable[..., None]], click.Command]:

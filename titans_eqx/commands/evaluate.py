@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from titans_eqx.checkpoint.model_folder import require_model
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.config.bounds import MAX_BATCH, MAX_LEN
@@ -91,7 +91,7 @@ DEFAULT_BATCH: Final = 8
     help="Decides the examples (accuracy, recall, needle). [default: 0]",
 )
 @click.option(
-    "--out", type=Path, help="New folder. [default: RUN/evaluation/TASK-at-STEP]"
+    "--out", type=PATH, help="New folder. [default: RUN/evaluation/TASK-at-STEP]"
 )
 @click.option("--no-picture", is_flag=True, help="Write numbers only.")
 def main(

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from titans_eqx.checkpoint.model_folder import require_model
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.trained_run import trained_run
 from titans_eqx.files import probe_output
@@ -14,7 +14,7 @@ from titans_eqx.terminal import phase
 
 @command()
 @trained_run
-@click.option("--out", required=True, type=Path, help="New folder.")
+@click.option("--out", required=True, type=PATH, help="New folder.")
 def main(run_dir: Path, step: int | None, average: bool, out: Path) -> None:
     """Write weights (safetensors), config and tokenizer of a run to a new folder.
 

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from titans_eqx.checkpoint.model_folder import require_model
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text, require_stdin
 from titans_eqx.commands.trained_run import trained_run
@@ -21,9 +21,9 @@ from titans_eqx.terminal import phase
 @command()
 @trained_run
 @click.option("--prompt", help="Text to continue. [default: standard input]")
-@click.option("--prompt-file", type=Path, help="File with the text to continue.")
-@click.option("--read", "read_file", type=Path, help="Text to read first.")
-@click.option("--session", type=Path, help="File that keeps the state of the stream.")
+@click.option("--prompt-file", type=PATH, help="File with the text to continue.")
+@click.option("--read", "read_file", type=PATH, help="Text to read first.")
+@click.option("--session", type=PATH, help="File that keeps the state of the stream.")
 @click.option("--interactive", is_flag=True, help="Converse, line by line.")
 @click.option(
     "--tokens", default=200, show_default=True, type=click.IntRange(0, MAX_LEN)

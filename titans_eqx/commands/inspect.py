@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from titans_eqx.checkpoint.model_folder import require_model
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.commands.loading import loading
 from titans_eqx.commands.read_text import read_text
 from titans_eqx.commands.trained_run import trained_run
@@ -20,10 +20,10 @@ TOKENS: Final = "tokens.jsonl"
 
 @command()
 @trained_run
-@click.option("--text", required=True, type=Path, help="Text that the model reads.")
+@click.option("--text", required=True, type=PATH, help="Text that the model reads.")
 @click.option(
     "--out",
-    type=Path,
+    type=PATH,
     help="New folder for the results. [default: RUN/inspection/NAME OF TEXT]",
 )
 @click.option("--no-picture", is_flag=True, help="Write numbers only.")

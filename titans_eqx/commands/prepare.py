@@ -1,11 +1,12 @@
 """Turn texts into token shards: `titans-prepare --path texts --out shards`."""
 
 import os
+import shlex
 from pathlib import Path
 
 import click
 
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.errors import UserError
 from titans_eqx.files import probe_output
 from titans_eqx.terminal import phase
@@ -25,7 +26,7 @@ from titans_eqx.terminal import phase
     show_default=True,
     help="Share of documents held out without --eval-path.",
 )
-@click.option("--out", required=True, type=Path, help="Folder of the shards.")
+@click.option("--out", required=True, type=PATH, help="Folder of the shards.")
 @click.option(
     "--tokenizer",
     help='"bytes", or a tokenizer.json. [default: a BPE is trained on the text]',
@@ -78,7 +79,8 @@ def main(
         click.echo(
             f"{corpus.name}: {corpus.n_tokens:,} tokens for {corpus.n_bytes:,} bytes"
         )
+    path = shlex.quote(f"data.path={os.fspath(out)}")
     click.echo(
-        f"train on it with --set data.source=shards --set data.path={os.fspath(out)} "
+        f"train on it with --set data.source=shards --set {path} "
         f"--set model.vocab_size={corpus.vocab_size}"
     )

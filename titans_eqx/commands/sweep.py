@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.commands.huge_pages import use_huge_pages
 from titans_eqx.commands.loading import loading
 from titans_eqx.errors import UserError
@@ -33,7 +33,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
     type=click.Choice(SUITES),
     help="Which runs.",
 )
-@click.option("--out", required=True, type=Path, help="Folder of the sweep.")
+@click.option("--out", required=True, type=PATH, help="Folder of the sweep.")
 @click.option(
     "--only",
     multiple=True,
@@ -54,7 +54,7 @@ CONFIGS: Final = Path(__file__).parents[2] / "configs"  # in a checkout, else no
 )
 @click.option(
     "--configs",
-    type=Path,
+    type=PATH,
     default=CONFIGS,
     help="Folder of the configs. [default: that of the checkout]",
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from titans_eqx.commands.command import command
+from titans_eqx.commands.command import PATH, command
 from titans_eqx.commands.huge_pages import use_huge_pages
 from titans_eqx.commands.loading import loading
 from titans_eqx.config import load_config, to_toml
@@ -12,7 +12,7 @@ from titans_eqx.terminal.last_words import silence_runtime
 
 
 @command()
-@click.option("--config", "config_path", type=Path, help="TOML file of the run.")
+@click.option("--config", "config_path", type=PATH, help="TOML file of the run.")
 @click.option(
     "--set",
     "overrides",
@@ -21,7 +21,7 @@ from titans_eqx.terminal.last_words import silence_runtime
     help="Set one key, as in --set model.d_model=256; may be repeated.",
 )
 @click.option(
-    "--run-dir", type=Path, help="Folder of the run. [default: runs/<config>]"
+    "--run-dir", type=PATH, help="Folder of the run. [default: runs/<config>]"
 )
 @click.option("--fresh", is_flag=True, help="Move earlier results aside, start over.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")

@@ -1,9 +1,10 @@
 """The options that name the model a command reads."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import click
+
+from titans_eqx.commands.command import PATH
 
 
 def trained_run(body: Callable[..., None]) -> Callable[..., None]:
@@ -22,7 +23,7 @@ def trained_run(body: Callable[..., None]) -> Callable[..., None]:
         "--run",
         "run_dir",
         required=True,
-        type=Path,
+        type=PATH,
         help="Folder of the run, or of an exported model.",
     )
     return run(step(average(body)))

@@ -31,7 +31,7 @@ class OptimizerConfig(Section):
         default=0.1,
         ge=0,
         le=1000,
-        description="per unit of learning rate; matrices only",
+        description="per unit of learning rate; matrices only, with muon not a head",
     )
     clip_norm: Positive = Field(
         default=1.0, description="largest norm of the whole gradient"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from titans_eqx.config.bounds import MAX_VOCAB_SIZE
 from titans_eqx.data.documents import Document
 from titans_eqx.data.errors import DataError
 
@@ -28,13 +29,13 @@ def train_bpe(
         The content of a tokenizer.json.
 
     Raises:
-        DataError: If the vocabulary is too small, a document cannot be read, or the
-            package `tokenizers` is not installed.
+        DataError: If the vocabulary is too small or too large, a document cannot be
+            read, or the package `tokenizers` is not installed.
     """
-    if vocab_size < MIN_VOCAB_SIZE:
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
         raise DataError(
-            f"--vocab-size must be at least {MIN_VOCAB_SIZE}, a token for each byte "
-            f"and the separator, got {vocab_size}"
+            f"--vocab-size must be from {MIN_VOCAB_SIZE}, a token for each byte and "
+            f"the separator, to {MAX_VOCAB_SIZE:,}, got {vocab_size}"
         )
     try:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

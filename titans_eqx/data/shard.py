@@ -16,7 +16,7 @@ there is whole, unless the disk has damaged it.
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, Literal
@@ -154,7 +154,6 @@ def write_shard(
     pieces: Sequence[Piece],
     tokenizer: Tokenizer,
     content: str,
-    advance: Callable[[int], object] = lambda n_bytes: None,
 ) -> Shard:
     """Encode pieces of documents into a file, a block of text at a time.
 
@@ -163,7 +162,6 @@ def write_shard(
         pieces: In order.
         tokenizer: Encodes them.
         content: Fingerprint to be found in the header.
-        advance: Called with the number of bytes of text encoded since the last call.
 
     Raises:
         DataError: If a document cannot be read.
@@ -188,7 +186,6 @@ def write_shard(
                 tokens = tokenizer.encode(block)
                 put(tokens.astype(stored, copy=False).tobytes())
                 n_tokens += len(tokens)
-                advance(len(block))
             if piece.is_separated:
                 put(np.array(tokenizer.separator, stored).tobytes())
                 n_tokens += 1

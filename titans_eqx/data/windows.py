@@ -25,8 +25,9 @@ class TextWindows:
         if corpus.n_tokens < seq_len + 1:
             raise DataError(
                 f"{corpus.name} has {corpus.n_tokens} tokens, one example needs "
-                f"{seq_len + 1} (data.seq_len + 1): lower data.seq_len or give more "
-                "text in data.path (data.eval_path for held-out text)"
+                f"{seq_len + 1} (data.seq_len + 1): lower data.seq_len (--length of an "
+                "evaluation) or give more text in data.path (data.eval_path for "
+                "held-out text)"
             )
         self._corpus = corpus
         self._seq_len = seq_len

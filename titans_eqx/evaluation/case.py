@@ -15,6 +15,7 @@ class Case:
     name: str
     config: Path
     overrides: tuple[str, ...]
+    without_effect: tuple[str, ...] = ()  # those that the run itself sets otherwise
     groups: tuple[str, ...] = ()  # of runs that it is one of
     after: str | None = None  # name of the run whose weights it starts with
     # Added to the seeds of the weights and of the order of the rows, so that all runs
@@ -60,18 +61,26 @@ def changed_case(
         name: Of the run.
         config: The file.
         overrides: Keys that are set in all runs. They come before the changes, or they
-            could undo what the run is about.
+            could undo what the run is about; those that have no effect so are noted.
         changes: Keys that are set in this one.
         groups: Of runs that it is one of.
         after: Name of the run whose weights it starts with, if it does.
     """
+    changed = {_key(change): change for change in changes}
     return Case(
         name=name,
         config=config,
         overrides=(*overrides, *changes),
+        without_effect=tuple(
+            one for one in overrides if changed.get(_key(one), one) != one
+        ),
         groups=groups,
         after=after,
     )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
 
 
 @dataclass(frozen=True, kw_only=True)

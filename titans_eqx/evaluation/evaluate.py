@@ -96,12 +96,13 @@ def evaluate(
         "measure": settings.name,
         "run": str(run_dir),
         "step": loaded.step,
-        "average": average and loaded.config.train.ema_decay > 0,
+        "average": loaded.is_average,
         "settings": dataclasses.asdict(settings),
         "table": table,
     }
     if with_picture:
         plot(table, title, out / PICTURE)
+    _probe(out, (REPORT,))  # another command may have come first meanwhile
     # Last: where it is, the evaluation is complete.
     write_json(report, out / REPORT)
     click.echo(f"saved in {out}")
@@ -149,7 +150,7 @@ def _measure(
             if not loaded.reads_text:
                 raise UserError(
                     "the run was trained on a task whose tokens stand for no text; "
-                    "measure recall instead."
+                    "measure accuracy instead."
                 )
             return prequential(scorer, loaded.tokenizer, settings), plot_prequential
         case AccuracySettings():

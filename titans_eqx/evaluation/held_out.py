@@ -45,7 +45,7 @@ def held_out_examples(data: DataConfig, length: int | None, n_examples: int) -> 
     """
     if data.source == "task":
         raise UserError(
-            "the run was trained on a task, not on a text; measure recall instead."
+            "the run was trained on a task, not on a text; measure accuracy instead."
         )
     _, text = open_texts(data)
     examples = spread(TextWindows(text, length or data.seq_len), n_examples)

@@ -85,7 +85,8 @@ def read_shares(
 def plot_memory_layers(table: Table, title: str, path: Path) -> None:
     """Draw the share of the reads by layer."""
     curve = [(line["layer"], line["read over stream"]) for line in table]
-    plot_curves({"model": curve}, "layer", "read over stream", title, path)
+    labels = "layer", "read over stream"
+    plot_curves({"model": curve}, *labels, title, path, is_log=False)
 
 
 def _blocks(model: TitansLM) -> Iterator[Block]:

@@ -152,8 +152,9 @@ def plot_curves(
     path: Path,
     *,
     are_shares: bool = False,
+    is_log: bool = True,
 ) -> None:
-    """Draw curves over a logarithmic axis.
+    """Draw curves.
 
     Args:
         curves: Points by name.
@@ -162,6 +163,7 @@ def plot_curves(
         title: Above the picture.
         path: Where to write the picture (PNG).
         are_shares: Whether the vertical axis is from 0 to 1.
+        is_log: Whether the horizontal axis is logarithmic.
 
     Raises:
         UserError: If matplotlib is missing or the file cannot be written.
@@ -172,7 +174,8 @@ def plot_curves(
     for name, points in curves.items():
         panel.plot(*zip(*points, strict=True), marker="o", label=name)
     xs = sorted({x for points in curves.values() for x, _ in points})
-    panel.set_xscale("log", base=2)
+    if is_log:
+        panel.set_xscale("log", base=2)
     panel.set_xticks(xs, [f"{x:,.0f}" for x in xs], rotation=45, fontsize="small")
     panel.minorticks_off()
     if are_shares:

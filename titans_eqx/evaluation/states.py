@@ -1,7 +1,7 @@
 """State tracking: which rule and depth follow parity and the word problem of S_5.
 
-All are trained on at most 64 tokens and read up to sixteen times as many, where only a
-state that was really updated helps.
+All are trained on at most 64 tokens (128 where each permutation is spelled with four)
+and read up to 1,024, where only a state that was really updated helps.
 """
 
 from collections.abc import Sequence

@@ -63,10 +63,13 @@ def sweep(
     wanted = [_run(case, out) for case in suite.asked_for(only)]
     for run in wanted:
         comparison.is_measured(run)  # refuses what is of another evaluation
-        _check_finished(run)
+        _check_begun(run)
+    for case in suite.asked_for(only):
+        for override in case.without_effect if case.seed == 0 else ():
+            click.echo(f"--set {override} has no effect on {case.name}, which sets it")
     out.mkdir(parents=True, exist_ok=True)
     write_durably(out / SUITE, f"{suite.name}\n".encode())
-    measured = _Measured(suite, out)
+    measured = _Measured(suite, out, {run.label for run in wanted})
     for run in wanted:
         runs = measured.runs()
         if not comparison.is_measured(run) and not suite.is_worth(run, runs):
@@ -93,13 +96,14 @@ def sweep(
 class _Measured:
     """The runs in a folder that are measured, by this sweep or another.
 
-    One that cannot be shown beside the others is left out, not refused: what is set may
-    be a key that its task does not have.
+    One that nobody asked for and that cannot be shown beside the others is left out,
+    not refused: what is set may be a key that its task does not have.
     """
 
-    def __init__(self, suite: Suite, out: Path) -> None:
+    def __init__(self, suite: Suite, out: Path, wanted: Collection[str]) -> None:
         self._suite = suite
         self._out = out
+        self._wanted = wanted  # labels of runs that the sweep comes to itself
         self._runs: dict[str, Run | None] = {}  # None: left out
 
     def runs(self) -> list[Run]:
@@ -120,8 +124,9 @@ class _Measured:
                 return
             _check_same(run)
         except UserError as error:
-            _leave_out(case.label, error)
-            self._runs[case.label] = None
+            if case.label not in self._wanted:
+                _leave_out(case.label, error)
+                self._runs[case.label] = None
             return
         self._runs[case.label] = run
 
@@ -171,23 +176,30 @@ def _leave_out(name: str, error: UserError) -> None:
     click.echo(f"{name} is left out: {error}")
 
 
-def _check_finished(run: Run) -> None:
-    """Refuse a finished run that was trained with other values; see `_check_same`."""
-    # Where nothing can be read it is not finished, or training says what is wrong.
+def _check_begun(run: Run) -> None:
+    """Refuse to go on with a run that was trained with other values."""
+    # Where nothing can be read training begins, or says what is wrong.
     with contextlib.suppress(CheckpointError):
-        if _saved(run)[0] >= run.config.train.steps:
-            _check_same(run)
+        _check_same(run)
 
 
 def _check_same(run: Run) -> None:
-    """Refuse to show a finished run under settings that it was not trained with."""
-    _, trained = _saved(run)
-    if run.after is not None:  # whose folder may have been called by another path
-        trained = _starting_from(trained, run.config.train.init_from)
+    """Refuse to show a run under settings that it was not trained with.
+
+    One that ended before the steps that are asked for may go on.
+    """
+    step, trained = _saved(run)
+    asked = run.config
+    if Path(trained.train.init_from).name == Path(asked.train.init_from).name:
+        # The folder may have been called by another path.
+        trained = _starting_from(trained, asked.train.init_from)
+    if step < asked.train.steps:
+        train = trained.train.model_copy(update={"steps": asked.train.steps})
+        trained = trained.model_copy(update={"train": train})
     for name in ("model", "data", "optimizer", "train"):
-        if getattr(run.config, name) != getattr(trained, name):
+        if getattr(asked, name) != getattr(trained, name):
             raise UserError(
-                f"{run.folder} was finished with other values in [{name}]; name "
+                f"{run.folder} was trained with other values in [{name}]; name "
                 "another --out, or remove that folder."
             )
 

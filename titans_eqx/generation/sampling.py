@@ -71,12 +71,14 @@ class Sampling(eqx.Module):
         """
         stops = np.asarray(self.stop_tokens, np.int32)
         real = jax.dtypes.canonicalize_dtype(float)
+        with np.errstate(over="ignore"):  # as infinity, all tokens are alike
+            temperature = np.asarray(self.temperature, real)
         # NumPy's arrays, which need no programs to be made.
         return eqx.tree_at(
             lambda s: (s.temperature, s.top_k, s.top_p, s.min_p, s.stop_tokens),
             self,
             (
-                np.asarray(self.temperature, real),
+                temperature,
                 np.asarray(min(self.top_k, MAX_TOP_K), np.int32),
                 np.asarray(self.top_p, real),
                 np.asarray(self.min_p, real),

@@ -11,8 +11,8 @@ from titans_eqx.data.example import Example
 
 
 def eval_bits_per_byte(
-    data: TextData, examples: Sequence[Example], loss: float
-) -> float:
+    data: TextData | TaskData, examples: Sequence[Example], loss: float
+) -> dict[str, float]:
     """A loss as bits for each byte of the text that it was measured on.
 
     It can be compared between tokenizers and with compressors. Without a tokenizer, as
@@ -22,11 +22,19 @@ def eval_bits_per_byte(
         data: Of the run.
         examples: What was measured on.
         loss: The mean over their targets, in nats.
+
+    Returns:
+        The `eval_bits_per_byte`; nothing if there is no text.
     """
+    if not isinstance(data, TextData):
+        return {}
     n_targets, text = _targets(data, examples)
-    if not text:
-        return data.eval_corpus.bits_per_byte(loss)
-    return loss * n_targets / math.log(2) / len(text)
+    bits = (
+        loss * n_targets / math.log(2) / len(text)
+        if text
+        else data.eval_corpus.bits_per_byte(loss)
+    )
+    return {"eval_bits_per_byte": bits}
 
 
 def beside_compressors(

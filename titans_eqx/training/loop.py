@@ -12,7 +12,7 @@ from rich.console import Console
 
 from titans_eqx.checkpoint.checkpoints import Checkpoints
 from titans_eqx.checkpoint.kept import failures_say_what_is_kept
-from titans_eqx.checkpoint.metadata import check_resumable, metadata
+from titans_eqx.checkpoint.metadata import check_resumable, metadata, saved_config
 from titans_eqx.checkpoint.run_folder import RunFolder
 from titans_eqx.config import RunConfig
 from titans_eqx.data.dataset import TextData, open_dataset
@@ -32,7 +32,7 @@ from titans_eqx.training.report import TrainingDisplay
 from titans_eqx.training.run_output import RunOutput
 from titans_eqx.training.run_summary import run_summary
 from titans_eqx.training.sample import write_sample
-from titans_eqx.training.starting_weights import start_from
+from titans_eqx.training.starting_weights import check_source, ignored_start, start_from
 from titans_eqx.training.state import TrainState
 from titans_eqx.training.step import StepMetrics, build_eval_step
 from titans_eqx.training.throughput import SpeedMeter, Throughput
@@ -82,6 +82,8 @@ def train(
         with RunFolder(run_dir) as folder:
             if not fresh:
                 folder.check_names()
+            elif config.train.init_from:
+                check_source(config.train.init_from, folder.path)
             with display.phase("building the model"):
                 context = TrainContext.build(config, data=data, mesh=mesh)
             moved = folder.start_fresh() if fresh else None
@@ -144,6 +146,8 @@ class _Run:
             _, saved = self.checkpoints.read_metadata()
             for change in check_resumable(self.config, self.data.fingerprints, saved):
                 self.display.message(f"changed since the checkpoint: {change}")
+            if line := ignored_start(self.config.train, saved_config(saved).train):
+                self.display.message(line)
         restored = self.checkpoints.restore_latest(self.state.items())
         if restored is None:
             for line in run_summary(self.context):
@@ -240,7 +244,7 @@ class _Run:
         self.checkpoints.check_save()
         pending = jax.device_get(self.pending)
         last = pending[-1]
-        skipped = [int(metrics.skipped) for metrics in pending]
+        skipped = (int(metrics.skipped) for metrics in pending)
         self.check_divergence(self.step, skipped, self.checkpoints)
         loss = float(np.mean([m.loss for m in pending]))
         record: dict[str, int | float] = {"step": self.step, "loss": loss}
@@ -267,10 +271,7 @@ class _Run:
                 self.context, self.eval_step, self.state.evaluated(), examples
             )
         record = {"eval_loss": scores.loss, "eval_accuracy": scores.accuracy}
-        if isinstance(self.data, TextData):
-            bits = eval_bits_per_byte(self.data, examples, scores.loss)
-            record["eval_bits_per_byte"] = bits
-        return record
+        return record | eval_bits_per_byte(self.data, examples, scores.loss)
 
     def sample(self) -> None:
         """Let the model continue a passage of the eval text."""
@@ -290,9 +291,8 @@ class _Run:
             self.checkpoints.save(self.step, self.state.items(), saved)
 
     def finish(self) -> None:
-        """The last evaluation; of a text beside what compressors need for it."""
+        """The last evaluation, of consecutive examples: compressors need whole text."""
         count = min(FINAL_EXAMPLES, len(self.data.eval_examples))
-        # Consecutive examples, unlike on the way: compressors need whole text.
         examples = [self.data.eval_examples[i] for i in range(count)]
         record = {"step": self.step} | self.evaluate(examples)
         self.output.record(record)

@@ -92,7 +92,8 @@ def decayed(parameters: PyTree) -> PyTree:
     """True at the leaves that weight decay pulls to zero: weights of `eqx.nn.Linear`.
 
     The linear maps of the memory's gates are left alone, and so is everything else:
-    norms, biases, convolutions, embeddings, persistent tokens, initial memories.
+    norms, biases, convolutions, embeddings, persistent tokens, initial memories. With
+    Muon, which decays what it moves, a head of its own is left alone too.
 
     Args:
         parameters: The trainable half of a model (None elsewhere), or gradients of it.

@@ -42,6 +42,11 @@ class ProfileWindow:
         Raises:
             UserError: If it begins before or after it.
         """
+        if steps_done >= steps:
+            raise UserError(
+                f"--profile {self.first}:{self.count}: the run has all its {steps:,} "
+                "steps. Raise train.steps, or leave --profile out."
+            )
         if not steps_done < self.first <= steps:
             raise UserError(
                 f"--profile {self.first}:{self.count} begins at step {self.first}; "

@@ -1,5 +1,7 @@
 """Starting a run from the weights of another one, such as TNT's second stage."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import equinox as eqx
@@ -9,8 +11,29 @@ import numpy as np
 from titans_eqx.checkpoint.checkpoints import CheckpointError
 from titans_eqx.checkpoint.load_model import load_model
 from titans_eqx.checkpoint.metadata import differences
-from titans_eqx.config import RunConfig
+from titans_eqx.checkpoint.model_folder import require_model
+from titans_eqx.config import RunConfig, TrainConfig
+from titans_eqx.errors import UserError
 from titans_eqx.training.state import TrainState
+
+
+def check_source(source: str, run_dir: Path) -> None:
+    """Refuse what cannot be started from, before a run's results are moved away for it.
+
+    Args:
+        source: train.init_from.
+        run_dir: Folder of the run that starts over.
+
+    Raises:
+        CheckpointError: If the source has no model, or is that folder itself.
+    """
+    with _naming_the_key():
+        require_model(source)
+    if Path(source).resolve() == run_dir.resolve():
+        raise CheckpointError(
+            f"train.init_from: {source} is the run's own folder, whose results --fresh "
+            "would move away first. Choose another --run-dir."
+        )
 
 
 def start_from(
@@ -35,7 +58,8 @@ def start_from(
         CheckpointError: If the folder has no usable checkpoint, or its model has other
             parameters or another tokenizer.
     """
-    loaded = load_model(run_dir)
+    with _naming_the_key():
+        loaded = load_model(run_dir)
     before, now = (
         {"model": one.model.model_dump(mode="json")} for one in (loaded.config, config)
     )
@@ -71,6 +95,24 @@ def start_from(
         for new, old in zip(jax.tree.leaves(weights), leaves, strict=True)
     )
     return TrainState.from_items({**state.items(), "model": placed}), lines
+
+
+def ignored_start(now: TrainConfig, before: TrainConfig) -> str | None:
+    """A line for the user where another start is asked for than a run had."""
+    if not now.init_from or Path(now.init_from).name == Path(before.init_from).name:
+        return None
+    return (
+        f"train.init_from = {now.init_from} has no effect: the run goes on from its "
+        "own checkpoint. To start from there, use --fresh or another --run-dir."
+    )
+
+
+@contextlib.contextmanager
+def _naming_the_key() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise CheckpointError(f"train.init_from: {error}") from error
 
 
 def _shapes(tree: object) -> dict[str, tuple[object, object]]:

@@ -48,8 +48,8 @@ class TaskExamples:
         """
         if seq_len < task.min_len:
             raise DataError(
-                f"data.seq_len (and data.lengths) must be at least {task.min_len} for "
-                f"{task}, got {seq_len}"
+                "data.seq_len (and data.lengths; --length of an evaluation) must be "
+                f"at least {task.min_len} for {task}, got {seq_len}"
             )
         self._task = task
         self._seq_len = seq_len
