@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
 from scripts.benchmark.case import Case
+from scripts.benchmark.isolation import BenchmarkError
 from scripts.benchmark.program import (
     FORWARD_PASSES,
     Program,
@@ -33,6 +34,8 @@ def memory_program(case: Case) -> Program:
     a model needs it. A run reads all tokens of the batch.
     """
     model, batch_size = case.config.model, case.config.train.batch_size
+    if case.config.mesh.fsdp != 1:
+        raise BenchmarkError("mesh.fsdp has no effect on a layer alone; leave it out.")
     mesh = build_mesh(batch_size, data=case.config.mesh.data)
     layer_key, token_key = jr.split(jr.key(case.config.train.seed))
 

@@ -139,6 +139,16 @@ WRONG_TEXTS = {
         'use_momentum = false\ndecay = "none"\nmax_learning_rate = 3.0',
         "model.memory.max_learning_rate must be <= 2",
     ),
+    "nothing that decays towards the start": (
+        '[model.memory]\ndecay = "none"\ndecay_towards = "initial"',
+        'model.memory.decay_towards must be "zero" with model.memory.decay = "none"',
+    ),
+    "persistent tokens that a local memory forgets": (
+        '[model]\npattern = "mag"\n[model.memory.local]\nchunk_lens = [4]\n'
+        "shard_len = 8\n[model.attention]\nn_persistent = 8\n"
+        "persistent_in_memory = true",
+        "model.attention.n_persistent must be less than model.memory.local.shard_len",
+    ),
     "memory heads": (
         "[model.memory]\nn_heads = 5",
         "model.d_model must be a multiple of model.memory.n_heads, got 128 and 5; "

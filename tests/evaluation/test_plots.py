@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from titans_eqx.evaluation.inspection import Inspection
-from titans_eqx.evaluation.needle import plot_needle
 from titans_eqx.evaluation.memory_layers import plot_memory_layers
+from titans_eqx.evaluation.needle import plot_needle
 from titans_eqx.evaluation.perplexity import plot_perplexity
 from titans_eqx.evaluation.plots import (
     Panel,

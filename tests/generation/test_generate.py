@@ -54,6 +54,15 @@ def prompts(double_precision):
     return jr.randint(jr.key(1), (3, PROMPT_LEN), 0, VOCAB, jnp.int32)
 
 
+def test_a_number_of_tokens_may_be_numpys(lmm, prompts):
+    n_tokens = np.int64(3)
+    tokens, _ = generate(lmm, prompts[0], n_tokens, key=jr.key(0))
+    rows, _ = generate_batch(lmm, [*prompts], n_tokens, key=jr.key(0))
+    assert (tokens.shape, rows.shape) == ((3,), (3, 3))
+    with pytest.raises(TypeError):
+        generate(lmm, prompts[0], np.float64(3.5), key=jr.key(0))
+
+
 @pytest.fixture(scope="module")
 def greedy(mac, prompts):
     """Tokens after the first prompt, and the state after them."""

@@ -148,6 +148,14 @@ def test_values_out_of_range_are_refused(options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_half_precision_draws_as_often_as_single():
+    logits = np.tile(random_logits(2).astype(jnp.bfloat16), 200)  # many that tie
+    first = logits.size // 10
+    drawn = draw(Sampling(), logits)
+    share = np.mean(drawn < first)
+    assert abs(share - 0.1) < 5 * np.sqrt(0.1 * 0.9 / N_DRAWS)
+
+
 def test_a_temperature_beyond_float32_makes_all_tokens_alike():
     drawn = draw(Sampling(temperature=1e300), random_logits(0), 200)
     assert set(drawn.tolist()) == set(range(7))

@@ -1,7 +1,9 @@
 import contextlib
+import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -209,6 +211,27 @@ def test_fingerprints_are_equal_in_every_process(read):
     statics = eqx.filter(read[0], eqx.is_array, inverse=True)
     assert "0x" not in repr(jax.tree.structure(statics))
     assert fingerprint(build()) == fingerprint(read[0])
+
+
+class Bent(eqx.Module):
+    bend: Callable  # no static field, so a leaf
+    scale: float
+    fixed: Callable = eqx.field(static=True, default=jax.nn.relu)
+
+
+def test_a_fingerprint_tells_functions_and_numbers_apart_and_no_addresses(monkeypatch):
+    parts = Bent(jax.nn.silu, 1.0), Bent(jax.nn.relu, 1.0), Bent(jax.nn.silu, 2.0)
+    assert len({fingerprint(part) for part in parts}) == 3
+    again = Bent(jax.nn.silu, 1.0, jax.nn.relu)
+    assert fingerprint(again) == fingerprint(parts[0])
+    hashed = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(
+        session.hashlib, "sha256", lambda text: hashed.append(text) or sha256(text)
+    )
+    fingerprint(parts[0])
+    assert b"silu" in hashed[0]
+    assert b"0x" not in hashed[0]
 
 
 def test_a_missing_session_says_how_to_make_one(read, tmp_path):

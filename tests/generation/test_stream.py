@@ -12,6 +12,7 @@ import pytest
 from tests.models.small import VOCAB, small_config, small_model
 from titans_eqx.generation import Sampling, Stream, generate
 from titans_eqx.generation.stream import SHORT_LEN, STEPS_LEN
+from titans_eqx.training.precision import in_mixed_precision
 
 OTHERS = [
     (Sampling(temperature=0.0), 3, 0),
@@ -44,6 +45,18 @@ def compiled(caplog):
 
     with jax.log_compiles():
         yield since
+
+
+def test_a_model_in_mixed_precision_is_a_stream_too(model):
+    mixed = in_mixed_precision(model)
+    stream = Stream(mixed)
+    stream.read(text(5))
+    sampling = Sampling(temperature=0.0)
+    written = [*stream.write(4, key=jr.key(0), sampling=sampling)]
+    expected, _ = generate(
+        mixed, jnp.asarray(text(5)), 4, key=jr.key(0), sampling=sampling
+    )
+    np.testing.assert_array_equal(np.ravel(written), expected)
 
 
 def test_other_values_compile_nothing(model, compiled):

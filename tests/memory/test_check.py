@@ -21,6 +21,10 @@ DEEP = MemoryNet(4, 2, expansion=2)
 RIGHT = {
     "titans": (TitansRule(chunk_len=CHUNK), SkipNet()),
     "delta": (DeltaRule(chunk_len=CHUNK), None),
+    "features": (
+        DeltaRule(chunk_len=CHUNK),
+        MemoryNet(3, depth=1, norm=False, residual=False, degree=2),
+    ),
     "delta, no momentum": (DeltaRule(chunk_len=CHUNK, use_momentum=False), None),
     "delta, error after decay": (
         DeltaRule(chunk_len=CHUNK, use_momentum=False, error_after_decay=True),

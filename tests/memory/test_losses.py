@@ -1,5 +1,6 @@
 """Inner losses against their formulas, in both forms of a rule, and from a config."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -99,6 +100,17 @@ def test_errors_of_any_size_leave_a_clipped_memory_finite(loss):
 @each_loss
 def test_both_forms_agree(x64, loss):
     check_rule(TitansRule(chunk_len=4, loss=loss))
+
+
+@each_loss
+def test_values_may_be_narrower_than_the_weights(loss):
+    rule, net = TitansRule(chunk_len=4, loss=loss), MemoryNet(D, 2, expansion=2)
+    problem = draw_problem(rule, net, 5)
+    narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), problem.inputs)
+    for form in solve_both(rule, net):
+        with jax.numpy_dtype_promotion("standard"):
+            _, state = form(narrow, problem.state, problem.initial)
+        assert {w.dtype for w in state.weights} == {jnp.dtype(jnp.float32)}
 
 
 CONFIGS = {

@@ -180,6 +180,25 @@ def test_a_backbone_reads_any_features_in_pieces_and_steps(x64):
     assert_close((jnp.stack(rows), state), (whole, last))
 
 
+@pytest.mark.parametrize("n_layers", [1, 5])  # of which five are a scan
+@pytest.mark.parametrize("own", [jnp.float32, jnp.bfloat16])
+def test_features_come_in_any_float(n_layers, own):
+    other = {jnp.float32: jnp.bfloat16, jnp.bfloat16: jnp.float32}[own]
+
+    def run(x):
+        drawn = build_backbone(small_config(n_layers=n_layers), key=jr.key(0))
+        backbone = jax.tree.map(
+            lambda leaf: leaf.astype(own) if eqx.is_inexact_array(leaf) else leaf, drawn
+        )
+        whole, state = backbone(x)
+        row, after = backbone.step(x[0], state)
+        probed, *_ = backbone.probe(x[0], after)
+        return whole, row, probed
+
+    x = jax.ShapeDtypeStruct((4, D_MODEL), other)
+    assert {y.dtype for y in jax.eval_shape(run, x)} == {jnp.dtype(own)}
+
+
 @pytest.mark.parametrize("state", [None, ()], ids=["fresh", "going on"])
 def test_an_empty_sequence_is_refused(state):
     backbone = eqx.filter_eval_shape(build_backbone, MIXED, key=jr.key(0))

@@ -91,8 +91,10 @@ def _check_heads(heads: HeadsConfig, name: str) -> None:
     if heads.retention != "decay":
         has_velocity = heads.rule in ("titans", "omega")
         require("retention", ("rule", has_velocity, '"titans" or "omega"'))
-    no_channels = ("decay", heads.decay != "channel", '"scalar" or "none"')
     to_zero = ("decay_towards", heads.decay_towards == "zero", '"zero"')
+    if heads.decay == "none":
+        require("decay", to_zero)
+    no_channels = ("decay", heads.decay != "channel", '"scalar" or "none"')
     match heads.rule:
         case "delta":
             largest = largest_delta_rate(

@@ -117,6 +117,8 @@ class ModelConfig(Section):
         if any(block != "lmm" for block in self.blocks):
             self._check_attention()
             self._check_convolution()
+        if {"mag", "mal"} & set(self.blocks):
+            self._check_prefix()
         if "mac" in self.blocks:
             self._check_segment()
         return self
@@ -144,6 +146,18 @@ class ModelConfig(Section):
                 "model.memory.n_heads",
             )
         check_memory(memory)
+
+    def _check_prefix(self) -> None:
+        local, n_persistent = self.memory.local, self.attention.n_persistent
+        is_read = self.attention.persistent_in_memory and local.chunk_lens
+        if is_read and n_persistent >= local.shard_len:
+            raise combination_error(
+                "model.attention.n_persistent must be less than "
+                "model.memory.local.shard_len with persistent_in_memory, or local "
+                f"memories forget them, got {n_persistent} and {local.shard_len}",
+                "model.attention.n_persistent",
+                "model.memory.local.shard_len",
+            )
 
     def _check_attention(self) -> None:
         heads = self.attention.n_heads

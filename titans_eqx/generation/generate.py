@@ -1,7 +1,8 @@
 """Generation: read a prompt, then draw tokens one by one."""
 
+import operator
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, SupportsIndex, TypeAlias
 
 import equinox as eqx
 import jax
@@ -29,7 +30,7 @@ _Carry: TypeAlias = tuple[
 def generate(
     model: TitansLM,
     prompt_tokens: Int[Array, " seq"],
-    n_tokens: int,
+    n_tokens: SupportsIndex,
     *,
     key: PRNGKeyArray,
     state: ModelState | None = None,
@@ -55,6 +56,7 @@ def generate(
     Raises:
         ValueError: If there is no prompt token, or one is outside the vocabulary.
     """
+    n_tokens = operator.index(n_tokens)  # NumPy's, too
     check_token_ids(model, prompt_tokens)
     tokens, state = _generate(
         model,
@@ -71,7 +73,7 @@ def generate(
 def generate_batch(
     model: TitansLM,
     prompts: Sequence[np.ndarray | Int[Array, " _"]],
-    n_tokens: int,
+    n_tokens: SupportsIndex,
     *,
     key: PRNGKeyArray,
     state: ModelState | None = None,
@@ -100,6 +102,7 @@ def generate_batch(
         ValueError: If there is no prompt, or one has no token or one outside the
             vocabulary.
     """
+    n_tokens = operator.index(n_tokens)
     for prompt in prompts:
         check_token_ids(model, prompt)
     lengths = [len(prompt) for prompt in prompts]

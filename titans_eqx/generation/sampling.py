@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from titans_eqx.errors import UserError
+from titans_eqx.nn.precision import at_least_float32
 from titans_eqx.sharding.varying import vary_like
 
 NO_TOKEN: Final = -1
@@ -94,6 +95,8 @@ class Sampling(eqx.Module):
         self, logits: Float[Array, " vocab"], *, key: PRNGKeyArray
     ) -> Int[Array, ""]:
         """Draw one token; the key is unused at temperature 0."""
+        # In half precision the random numbers tie, and the first of them would win.
+        logits = at_least_float32(logits)
 
         def draw() -> Int[Array, ""]:
             # Relative to the largest, so that a tiny temperature gives -inf, never NaN.

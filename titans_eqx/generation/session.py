@@ -7,6 +7,7 @@ session format and a fingerprint of the model that reads the stream.
 import functools
 import hashlib
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -29,23 +30,34 @@ from titans_eqx.files import link_target
 from titans_eqx.models import ModelState, TitansLM
 
 FORMAT: Final = 4
+ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
 
 class SessionError(UserError):
     """A session file cannot be written or used; the message is one line."""
 
 
-def fingerprint(model: TitansLM) -> str:
+def fingerprint(model: PyTree) -> str:
     """SHA-256 of a model's structure, options and weights.
 
-    Two models share it only if they compute the same.
+    Two models share it only if they compute the same. Functions in them count by their
+    names, since their addresses are others in each process.
     """
     arrays, statics = eqx.partition(model, eqx.is_array)
-    digest = hashlib.sha256(repr(jax.tree.structure(statics)).encode())
+    about = [jax.tree.structure(statics), *map(_named, jax.tree.leaves(statics))]
+    text = "".join(ADDRESS.sub("", repr(one)) for one in about)
+    digest = hashlib.sha256(text.encode())
     digest.update(json.dumps(leaf_table(arrays), sort_keys=True).encode())
     for leaf in jax.tree.leaves(arrays):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def _named(leaf: object) -> object:
+    """A leaf that is no array; a function by its name."""
+    if not callable(leaf):
+        return leaf
+    return getattr(leaf, "__module__", ""), getattr(leaf, "__qualname__", repr(leaf))
 
 
 class Session:

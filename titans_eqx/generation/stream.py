@@ -127,7 +127,8 @@ def _start(
 ) -> tuple[Float[Array, " vocab"], ModelState]:
     """Logits that nothing reads, and a state, of one kind whatever they come from."""
     state = model.init_state() if state is None else state
-    return jnp.zeros_like(model.embedding[:, 0]), state
+    kind = jax.eval_shape(lambda: model.step(jnp.zeros((), jnp.int32), state)[0])
+    return jnp.zeros(kind.shape, kind.dtype), state
 
 
 @eqx.filter_jit

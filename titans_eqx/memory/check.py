@@ -45,7 +45,7 @@ def check_rule(
     Args:
         rule: The rule.
         net: What it writes; default a linear memory of width 4 without norm.
-        d: Width of queries, keys and values; default that of the first linear map.
+        d: Width of queries, keys and values; default that of what the last map gives.
         key: Decides the tokens.
         tolerance: Largest difference, absolute, of numbers of order one; default 1e-4,
             or 1e-10 with 64-bit numbers enabled.
@@ -55,7 +55,7 @@ def check_rule(
             maps exactly once; says which, where and by how much.
     """
     net = MemoryNet(4, depth=1, norm=False) if net is None else net
-    d = net.shapes[0][0] if d is None else d
+    d = net.shapes[-1][1] if d is None else d
     if tolerance is None:
         tolerance = 1e-10 if jnp.zeros(()).dtype == jnp.float64 else 1e-4
     part_len = max(1, rule.chunk_len - 1)

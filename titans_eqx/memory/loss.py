@@ -134,7 +134,8 @@ def _loss_gradient(
     loss: AbstractInnerLoss, outputs: Float[Array, "*rows d"], inputs: MemoryInputs
 ) -> Float[Array, "*rows d"]:
     """Of bounded values, or the way back through the network overflows."""
-    return loss.gradient(outputs, bounded(inputs.values), inputs.gates)
+    gradient = loss.gradient(outputs, bounded(inputs.values), inputs.gates)
+    return gradient.astype(outputs.dtype)  # as of narrower values alone
 
 
 def factors_square_norm(

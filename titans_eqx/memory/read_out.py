@@ -62,9 +62,9 @@ class ReadOut(eqx.Module):
         reads: Float[Array, "positions heads d"],
     ) -> Float[Array, "positions d_model"]:
         """What the layer answers to tokens `x`, whose memories were read."""
-        reads = reads.astype(x.dtype)
+        gate = jax.nn.silu(linear_rows(self.gate, bounded(x)) + self.gate_offset)
+        reads = reads.astype(gate.dtype)
         if self.norm is not None:
             reads = jax.vmap(jax.vmap(self.norm))(reads)
         joined = rearrange(reads, "positions heads d -> positions (heads d)")
-        gate = jax.nn.silu(linear_rows(self.gate, bounded(x)) + self.gate_offset)
         return linear_rows(self.projection, joined * gate)

@@ -150,7 +150,11 @@ class LayerStack(eqx.Module):
         x: Float[Array, "*seq d_model"],
         states: PyTree,
     ) -> tuple[Float[Array, "*seq d_model"], tuple[PyTree, ...]]:
-        """Run a method of the blocks in order; what it returns beside x is stacked."""
+        """Run a method of the blocks in order; what it returns beside x is stacked.
+
+        Features between blocks have the dtype of the feed-forwards, whatever comes in.
+        """
+        x = x.astype(jax.tree.leaves(self.pattern[0].feedforward)[0].dtype)
         arrays, static = eqx.partition(self.pattern, eqx.is_array)
 
         def body(x: Array, xs: PyTree) -> tuple[Array, PyTree]:
@@ -182,11 +186,6 @@ class Backbone(eqx.Module):
 
     stacks: tuple[LayerStack, ...]
     norm: eqx.nn.RMSNorm
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """Of the features between the blocks: that of their feed-forwards."""
-        return jax.tree.leaves(self.stacks[0].pattern[0].feedforward)[0].dtype
 
     def init_state(self) -> BackboneState:
         """The state before the first token: fresh memories, empty windows."""

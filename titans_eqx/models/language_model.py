@@ -134,6 +134,6 @@ class TitansLM(eqx.Module):
 
     def embed(self, tokens: Int[Array, "*seq"]) -> Float[Array, "*seq d_model"]:
         """What the first block is given."""
-        # The blocks may have narrower numbers than the embedding, whose gradient is a
-        # sum over all places of a token and would not be exact in them.
-        return self.embedding[tokens].astype(self.backbone.dtype)
+        # Not in the numbers of the blocks, which may be narrower: the gradient of the
+        # embedding is a sum over all places of a token, and would not be exact.
+        return self.embedding[tokens]
