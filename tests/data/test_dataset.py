@@ -151,7 +151,8 @@ WRONG = {
     "length": (
         config_of(DataConfig(source="task", seq_len=100)),
         DataError,
-        r"data.seq_len \(and data.lengths\) must be at least 128 for MultiQueryRecall",
+        r"data.seq_len \(and data.lengths; --length of an evaluation\) must be at "
+        "least 128 for MultiQueryRecall",
     ),
     "shards of no user": (
         config_of(DataConfig(source="shards", path="~nosuch/x")),

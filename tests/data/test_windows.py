@@ -60,7 +60,8 @@ def test_too_short_a_corpus_names_lengths_and_settings(write_files: Callable) ->
     corpus = open_bytes(write_files({"a.txt": b"abcd"}), name="the held-out text")
     message = (
         r"the held-out text has 4 tokens, one example needs 5 \(data.seq_len \+ 1\): "
-        "lower data.seq_len or give more text in data.path"
+        r"lower data.seq_len \(--length of an evaluation\) or give more text in "
+        "data.path"
     )
     with pytest.raises(DataError, match=message):
         TextWindows(corpus, 4)

@@ -210,7 +210,8 @@ def test_the_plane_has_every_model_in_every_width():
 
 
 @pytest.mark.parametrize(
-    ("name", "n_runs"), {"mad": 6 * 2 * 6, "states": 3 * 10, "essays": 2 * 3}.items()
+    ("name", "n_runs"),
+    {"mad": 6 * 2 * 6, "states": 3 * 10 + 3 * 2, "essays": 2 * 3}.items(),
 )
 def test_every_run_of_a_suite_has_a_config_and_differs_from_all_others(name, n_runs):
     cases = suite(name, CONFIGS, ["train.steps=1000"], seeds=1).cases

@@ -19,6 +19,8 @@ from titans_eqx.memory import (
     SquaredError,
     TitansRule,
     check_rule,
+    scan_chunks,
+    scan_tokens,
 )
 
 LOSSES = {
@@ -107,9 +109,11 @@ def test_values_may_be_narrower_than_the_weights(loss):
     rule, net = TitansRule(chunk_len=4, loss=loss), MemoryNet(D, 2, expansion=2)
     problem = draw_problem(rule, net, 5)
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), problem.inputs)
-    for form in solve_both(rule, net):
+    for form in (scan_chunks, scan_tokens):
         with jax.numpy_dtype_promotion("standard"):
-            _, state = form(narrow, problem.state, problem.initial)
+            _, state = jax.eval_shape(
+                lambda inputs, form=form: form(rule, net, inputs, problem.state), narrow
+            )
         assert {w.dtype for w in state.weights} == {jnp.dtype(jnp.float32)}
 
 

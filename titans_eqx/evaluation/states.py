@@ -19,6 +19,7 @@ class Task:
     """What is read, and by which models."""
 
     config: str
+    recipe: tuple[str, ...] = ()  # beside the config; what the user sets wins over it
     changes: tuple[str, ...] = ()
     models: tuple[str, ...]
     after: str | None = None  # the task whose weights a model starts with
@@ -51,9 +52,8 @@ MODELS: Final = {
 }
 _ALL: Final = tuple(MODELS)
 # Each permutation in as many tokens as one can be made of swaps, and rows of up to 32.
-_SPELLED: Final = (
-    "model.vocab_size=480",
-    "data.task.tokens_each=4",
+_SPELLED: Final = ("model.vocab_size=480", "data.task.tokens_each=4")
+_LONGER: Final = (
     "data.seq_len=256",
     "data.lengths=[16, 32, 64, 128]",
     "train.eval_every=50",
@@ -69,18 +69,21 @@ TASKS: Final = {
     # first.
     "s5 spelled, 2 moved": Task(
         config="s5.toml",
-        changes=(*_SPELLED, "data.task.n_moved=2", "train.steps=400"),
+        recipe=(*_LONGER, "train.steps=400"),
+        changes=(*_SPELLED, "data.task.n_moved=2"),
         models=_LEARNERS,
     ),
     "s5 spelled, 3 moved": Task(
         config="s5.toml",
-        changes=(*_SPELLED, "data.task.n_moved=3", "train.steps=440"),
+        recipe=(*_LONGER, "train.steps=440"),
+        changes=(*_SPELLED, "data.task.n_moved=3"),
         models=_LEARNERS,
         after="s5 spelled, 2 moved",
     ),
     "s5 spelled": Task(
         config="s5.toml",
-        changes=(*_SPELLED, "train.steps=900"),
+        recipe=(*_LONGER, "train.steps=900"),
+        changes=_SPELLED,
         models=_LEARNERS,
         after="s5 spelled, 3 moved",
     ),
@@ -98,7 +101,7 @@ def states(configs: Path, overrides: Sequence[str]) -> Suite:
             case = changed_case(
                 title,
                 configs / "states" / task.config,
-                overrides,
+                (*task.recipe, *overrides),
                 (*task.changes, *MODELS[model]),
                 groups=(model, name),
                 after=task.after and f"{model} on {task.after}",

@@ -135,7 +135,7 @@ def _loss_gradient(
 ) -> Float[Array, "*rows d"]:
     """Of bounded values, or the way back through the network overflows."""
     gradient = loss.gradient(outputs, bounded(inputs.values), inputs.gates)
-    return gradient.astype(outputs.dtype)  # as of narrower values alone
+    return gradient.astype(outputs.dtype)  # some losses answer in that of the values
 
 
 def factors_square_norm(
