@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from titans_eqx.config import load_config
+from titans_eqx.data.bpe import train_bpe
 from titans_eqx.data.dataset import TextData, open_dataset
+from titans_eqx.data.documents import find_documents
 from titans_eqx.training.compressors import beside_compressors, eval_bits_per_byte
 
 SEQ_LEN = 8
@@ -15,17 +17,10 @@ SEQ_LEN = 8
 @pytest.fixture
 def data(tmp_path):
     """A held-out text whose first half is long tokens, and the second single bytes."""
-    tokenizers = pytest.importorskip("tokenizers")
-    made = tokenizers.Tokenizer(tokenizers.models.BPE())
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300,
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator(["memory"] * 20, trainer)
-    made.save(str(tmp_path / "tokenizer.json"))
+    pytest.importorskip("tokenizers")
+    (tmp_path / "words.txt").write_text("memory\n" * 20)
+    words = find_documents("stdlib", str(tmp_path / "words.txt"))
+    (tmp_path / "tokenizer.json").write_bytes(train_bpe(words, 300))
     (tmp_path / "train.txt").write_text("memory" * 300)
     (tmp_path / "eval.txt").write_text("memory" * 50 + "zyxw" * 50)
     config = tmp_path / "config.toml"

@@ -60,11 +60,12 @@ def sweep(
     comparison, title = suite.comparison, f"sweep in {out}"
     # Before the first run: what cannot be used is refused at once, not after hours of
     # training.
-    wanted = [_run(case, out) for case in suite.asked_for(only)]
+    cases = suite.asked_for(only)
+    wanted = [_run(case, out) for case in cases]
     for run in wanted:
         comparison.is_measured(run)  # refuses what is of another evaluation
         _check_begun(run)
-    for case in suite.asked_for(only):
+    for case in cases:
         for override in case.without_effect if case.seed == 0 else ():
             click.echo(f"--set {override} has no effect on {case.name}, which sets it")
     out.mkdir(parents=True, exist_ok=True)
