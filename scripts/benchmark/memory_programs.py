@@ -14,6 +14,7 @@ from scripts.benchmark.program import (
     count_parameters,
 )
 from titans_eqx.models.build import build_memory
+from titans_eqx.nn.vmap import vmap
 from titans_eqx.sharding.mesh import (
     BATCH,
     BATCH_AXES,
@@ -55,7 +56,7 @@ def memory_program(case: Case) -> Program:
         x: Float[Array, "batch seq d_model"],
     ) -> Float[Array, "batch seq d_model"]:
         layer = eqx.combine(parameters, frozen, static)
-        return jax.vmap(lambda sequence: layer(sequence)[0])(x)
+        return vmap(lambda sequence: layer(sequence)[0])(x)
 
     def forward(parameters: PyTree[Array], frozen: PyTree[Array], x: Array) -> Array:
         # As in training: gradients are then summed over the devices once, at the end.

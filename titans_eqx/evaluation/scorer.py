@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from titans_eqx.data.example import Example
 from titans_eqx.generation.prefill import BLOCK_LEN
 from titans_eqx.models import ModelState, TitansLM
+from titans_eqx.nn.vmap import vmap
 from titans_eqx.sharding.mesh import (
     BATCH,
     REPLICATED,
@@ -63,7 +64,7 @@ class StreamScorer:
             arrays: PyTree[Array], state: ModelState, block: Batch
         ) -> tuple[ModelState, TokenLoss]:
             model = eqx.combine(arrays, static)
-            logits, state = jax.vmap(model)(block["inputs"], state)
+            logits, state = vmap(model)(block["inputs"], state)
             return state, token_loss(logits, block["targets"], block["mask"])
 
         def forget(arrays: PyTree[Array], state: ModelState) -> ModelState:

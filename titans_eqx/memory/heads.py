@@ -32,6 +32,7 @@ from titans_eqx.nn.conv import Activation, KernelStart
 from titans_eqx.nn.documents import Documents
 from titans_eqx.nn.padding import Padding
 from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.nn.vmap import vmap
 
 
 class NeuralMemoryState(eqx.Module):
@@ -287,7 +288,7 @@ class MemoryHeads(eqx.Module):
         """A form of the rule on each head's inputs, states and M_0."""
         chunk_len = self.rule.chunk_len
         inputs = jax.tree.map(partial(heads_first, chunk_len=chunk_len), inputs)
-        reads, heads = jax.vmap(one_head)(inputs, *states, self._initial())
+        reads, heads = vmap(one_head)(inputs, *states, self._initial())
         return heads_last(reads, chunk_len), heads
 
     def _initial(self) -> HeadWeights:

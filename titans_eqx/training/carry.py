@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.models import ModelState, TitansLM
 from titans_eqx.nn.tree import select
+from titans_eqx.nn.vmap import vmap
 from titans_eqx.training.loss import Batch, Precision, score_tokens
 from titans_eqx.training.precision import in_mixed_precision
 
@@ -58,7 +59,7 @@ def stream_loss(
             document_starts=row.get("document_starts"),
         )
 
-    features, carry = jax.vmap(read)(batch, carry)
+    features, carry = vmap(read)(batch, carry)
     scores = score_tokens(model, features, batch, block_len=block_len)
     n_scored = jnp.sum(batch["mask"], dtype=jnp.int32)
     return jnp.sum(scores.loss), n_scored, jax.lax.stop_gradient(carry)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from titans_eqx.models import TitansLM
 from titans_eqx.nn.precision import at_least_float32
+from titans_eqx.nn.vmap import vmap
 from titans_eqx.sharding.varying import vary_like
 from titans_eqx.training.precision import in_mixed_precision
 
@@ -68,7 +69,7 @@ def batch_loss(
         starts = row.get("document_starts")
         return model.features(row["inputs"], document_starts=starts)[0]
 
-    return score_tokens(model, jax.vmap(read)(batch), batch, block_len=block_len)
+    return score_tokens(model, vmap(read)(batch), batch, block_len=block_len)
 
 
 def score_tokens(
@@ -86,7 +87,7 @@ def score_tokens(
         return token_loss(model.logits(features), targets, mask)
 
     if block_len == 0:
-        return jax.vmap(lambda *rows: score(rows))(features, targets, mask)
+        return vmap(lambda *rows: score(rows))(features, targets, mask)
     n_tokens = targets.size
     block_len = min(block_len, n_tokens)
     n_added = -n_tokens % block_len  # to the last block, not scored
