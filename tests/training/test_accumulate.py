@@ -1,10 +1,12 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from tests.models.small import VOCAB, small_config, small_model
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
+from titans_eqx.training.accumulate import in_microbatches
 from titans_eqx.training.state import init_train_state
 from titans_eqx.training.step import build_train_step
 
@@ -44,3 +46,44 @@ def test_parts_of_a_batch_train_like_the_whole(whole, n_devices, accumulate):
         strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_cpu_reads_few_tokens_at_once_and_trains_alike(whole, monkeypatch):
+    monkeypatch.setattr("titans_eqx.training.accumulate.TOKENS_AT_ONCE", 2 * SEQ_LEN)
+    for one, other in zip(
+        jax.tree.leaves(two_steps(2, 1)), jax.tree.leaves(whole), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+AT_ONCE = {
+    "a few short rows": ("cpu", (8, 64), 1, 8),
+    "many short rows": ("cpu", (32, 64), 1, 8),
+    "rows of which two are enough": ("cpu", (6, 256), 1, 2),
+    "a number of rows that nothing divides": ("cpu", (7, 256), 1, 1),
+    "long rows": ("cpu", (4, 4096), 1, 1),
+    "parts that are small already": ("cpu", (8, 64), 4, 2),
+    "parts that are not": ("cpu", (12, 256), 2, 2),
+    "no tokens": ("cpu", (16,), 1, 16),
+    "an accelerator": ("gpu", (32, 256), 2, 16),
+}
+
+
+@pytest.mark.parametrize(
+    ("platform", "shape", "n_parts", "at_once"), AT_ONCE.values(), ids=AT_ONCE.keys()
+)
+def test_rows_that_are_read_at_once(platform, shape, n_parts, at_once, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    seen = set()
+
+    def loss_sum(scale, frozen, inputs):
+        (rows,) = inputs[0].values()
+        seen.add(rows.shape)
+        return jnp.sum(scale * rows), (jnp.asarray(rows.size, jnp.int32), None)
+
+    gradient = jax.jit(jax.grad(in_microbatches(loss_sum, n_parts), has_aux=True))
+    rows = jnp.arange(float(np.prod(shape))).reshape(shape)
+    total, (count, _) = gradient(jnp.ones(()), None, ({"rows": rows}, None))
+    assert seen == {(at_once, *shape[1:])}
+    assert count == rows.size
+    np.testing.assert_allclose(total, jnp.sum(rows))

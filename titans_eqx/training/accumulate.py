@@ -1,12 +1,16 @@
-"""Gradient accumulation: a batch in parts, with the activations of one at a time."""
+"""A batch in parts, with the activations of one at a time.
+
+To save memory, on any device; and because a CPU is faster: what a few hundred tokens
+make of themselves stays in its cache until the backward pass needs it.
+"""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from titans_eqx.sharding.varying import scan
 from titans_eqx.training.loss import Batch
@@ -15,28 +19,57 @@ Inputs: TypeAlias = tuple[Batch, PyTree[Array]]
 """A batch, and what its rows carry, if anything; a leading batch axis everywhere."""
 LossSum: TypeAlias = Callable[
     [PyTree[Array], PyTree[Array], Inputs],
-    tuple[Float[Array, ""], tuple[Int[Array, ""], PyTree[Array]]],
+    tuple[Float[Array, ""], tuple[Array, PyTree[Array]]],
 ]
 """From trainable arrays, frozen arrays and inputs to the sum of the losses, the number
 of scored tokens, and what the rows carry on."""
+
+# Of a device, on a CPU. Measured: steps of 16 rows of 256 tokens take 0.4 to 0.9 of the
+# time of a whole batch, of 32 rows of 64 tokens 0.6.
+TOKENS_AT_ONCE: Final = 512
 
 
 def in_microbatches(loss_sum: LossSum, n_parts: int) -> LossSum:
     """The same function, whose gradient is summed over parts of the batch.
 
     Sums rather than means are added, so that what each token counts does not depend on
-    the part that it is in. Every part is differentiated before the next is begun.
+    the part that it is in. Every part is differentiated before the next is begun. On a
+    CPU parts are divided further, as far as that is faster.
 
     Args:
-        loss_sum: Of a batch.
-        n_parts: Equal parts of the batch axis; 1 changes nothing.
+        loss_sum: Of some rows of a batch.
+        n_parts: Equal parts of the batch axis, at least.
 
     Returns:
         A function that can be differentiated once, by the trainable arrays.
     """
-    if n_parts == 1:
-        return loss_sum
 
+    def of_batch(
+        parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
+    ) -> tuple[Float[Array, ""], tuple[Array, PyTree[Array]]]:
+        n = _n_parts(inputs[0], n_parts)
+        summed = loss_sum if n == 1 else _in_parts(loss_sum, n)
+        return summed(parameters, frozen, inputs)
+
+    return of_batch
+
+
+def _n_parts(batch: Batch, at_least: int) -> int:
+    """Equal parts of a batch, a multiple of those that are wanted."""
+    if jax.default_backend() != "cpu":
+        return at_least
+    n_rows = max(len(x) for x in batch.values())
+    row_len = max((x.shape[1] for x in batch.values() if x.ndim > 1), default=1)
+    at_once = max(1, TOKENS_AT_ONCE // row_len)
+    fitting = (
+        n
+        for n in range(at_least, n_rows + 1, at_least)
+        if n_rows % n == 0 and n_rows // n <= at_once
+    )
+    return next(fitting, at_least)
+
+
+def _in_parts(loss_sum: LossSum, n_parts: int) -> LossSum:
     def forward(
         parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
     ) -> tuple[PyTree[Array], PyTree[Array]]:
