@@ -100,6 +100,11 @@ def plan_mesh(data: int, fsdp: int) -> AbstractMesh | None:
     return AbstractMesh((data, fsdp), BATCH_AXES, axis_types=AXIS_TYPES)
 
 
+def is_on_cpu(mesh: AnyMesh) -> bool:
+    """Whether its devices are those of a CPU; one of devices elsewhere is not."""
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+
+
 def _check_sizes(
     available: int, batch_size: int, data: int, fsdp: int, width: int | None
 ) -> None:

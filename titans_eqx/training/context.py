@@ -15,7 +15,7 @@ from titans_eqx.config import RunConfig
 from titans_eqx.data.dataset import TaskData, TextData, open_dataset
 from titans_eqx.models import build_model
 from titans_eqx.sharding.capacity import Capacity
-from titans_eqx.sharding.mesh import AnyMesh, build_mesh, plan_mesh
+from titans_eqx.sharding.mesh import AnyMesh, build_mesh, is_on_cpu, plan_mesh
 from titans_eqx.sharding.parameters import placed_shapes
 from titans_eqx.training.carry import init_carry, stream_loss
 from titans_eqx.training.footprint import (
@@ -104,14 +104,13 @@ class TrainContext:
         In another thread, which compiles it while this one compiles the step.
         """
         assert isinstance(self.mesh, Mesh), "nothing runs on devices that are not here"
-        is_cpu = self.mesh.devices.flat[0].platform == "cpu"
         # As one program: array by array would take many small ones. Traced here, since
         # a thread has its own settings of jax, such as those of `jax.enable_x64`.
         draw = jax.jit(
             lambda: init_run_state(self.config, self.optimizer)[0],
             out_shardings=self.state.shardings(self.mesh),
         ).lower()
-        options = _RUN_ONCE if is_cpu else None
+        options = _RUN_ONCE if is_on_cpu(self.mesh) else None
         thread = ThreadPoolExecutor(max_workers=1)
         drawn = thread.submit(lambda: draw.compile(options)())
         thread.shutdown(wait=False)  # it ends when that is done

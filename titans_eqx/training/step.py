@@ -11,10 +11,20 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED, AnyMesh
+from titans_eqx.sharding.mesh import (
+    BATCH,
+    BATCH_AXES,
+    REPLICATED,
+    AnyMesh,
+    is_on_cpu,
+)
 from titans_eqx.sharding.parameters import partition_specs
 from titans_eqx.sharding.varying import vary_over
-from titans_eqx.training.accumulate import Inputs, in_microbatches
+from titans_eqx.training.accumulate import (
+    TOKENS_AT_ONCE_ON_CPU,
+    Inputs,
+    in_microbatches,
+)
 from titans_eqx.training.average import add_to_average
 from titans_eqx.training.loss import (
     Batch,
@@ -65,10 +75,11 @@ def build_train_step(
         optimizer: From `build_optimizer`.
         static: From `init_train_state`.
         mesh: Its devices each take a part of the batch axis of all arrays of a batch.
-        loss_fn: Of the model and a device's part of a batch. The loss of a step is the
-            sum over devices of its first result, over that of its second. A
-            `StreamLossFn` if the state has a `carry`.
-        accumulate: Parts of a device's part of a batch, read one after the other.
+        loss_fn: Of the model and some rows of a batch. The loss of a step is the sum
+            over all rows of its first result, over that of its second. A `StreamLossFn`
+            if the state has a `carry`.
+        accumulate: Parts of a device's part of a batch, read one after the other. A CPU
+            reads parts of about 512 tokens in any case, which is faster.
         remat: How much the backward pass computes again, see `titans_eqx.nn.remat`.
         ema_decay: Of the average of the parameters, if the state has one.
         spike_sigmas: A step whose loss or gradient norm is further above its mean, in
@@ -197,7 +208,11 @@ def _local_loss(
             loss, n_scored, *rest = loss_fn(whole(parameters, frozen), *arguments)
         return loss, (n_scored, rest[0] if rest else None)
 
-    loss_sum = in_microbatches(whole_sum, accumulate)
+    loss_sum = in_microbatches(
+        whole_sum,
+        accumulate,
+        tokens_at_once=TOKENS_AT_ONCE_ON_CPU if is_on_cpu(mesh) else None,
+    )
 
     def local_loss(
         parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
