@@ -44,7 +44,9 @@ def test_the_traced_program_does_not_grow_with_many_repeats(pattern):
     assert size(20) == size(12) > 100
 
 
-@pytest.mark.parametrize("pattern", ["lmm", "transformer"])
+@pytest.mark.parametrize(
+    "pattern", [pytest.param("lmm", marks=pytest.mark.slow), "transformer"]
+)
 def test_a_few_repeats_run_one_after_the_other_as_in_a_scan(x64, monkeypatch, pattern):
     n_repeats = 3  # no other scan here has this length
     config = small_config(n_layers=n_repeats, pattern=pattern)
