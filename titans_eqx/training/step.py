@@ -78,8 +78,9 @@ def build_train_step(
         loss_fn: Of the model and some rows of a batch. The loss of a step is the sum
             over all rows of its first result, over that of its second. A `StreamLossFn`
             if the state has a `carry`.
-        accumulate: Parts of a device's part of a batch, read one after the other. A CPU
-            reads parts of about 512 tokens in any case, which is faster.
+        accumulate: Parts of a device's part of a batch, read one after the other. On a
+            CPU they are divided further, to one row or at most 512 tokens each, which
+            is faster.
         remat: How much the backward pass computes again, see `titans_eqx.nn.remat`.
         ema_decay: Of the average of the parameters, if the state has one.
         spike_sigmas: A step whose loss or gradient norm is further above its mean, in
