@@ -7,6 +7,7 @@ import pytest
 from tests.models.small import VOCAB, small_config, small_model
 from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
 from titans_eqx.training.accumulate import in_microbatches
+from titans_eqx.training.loss import batch_loss
 from titans_eqx.training.state import init_train_state
 from titans_eqx.training.step import build_train_step
 
@@ -38,23 +39,29 @@ def whole(optax_promotion, double_precision):
     return two_steps(1, 1)
 
 
+def assert_alike(results, expected):
+    leaves = (jax.tree.leaves(tree) for tree in (results, expected))
+    for one, other in zip(*leaves, strict=True):
+        np.testing.assert_allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize(("n_devices", "accumulate"), [(1, 4), (2, 2)])
 def test_parts_of_a_batch_train_like_the_whole(whole, n_devices, accumulate):
-    for one, other in zip(
-        jax.tree.leaves(two_steps(n_devices, accumulate)),
-        jax.tree.leaves(whole),
-        strict=True,
-    ):
-        np.testing.assert_allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+    assert_alike(two_steps(n_devices, accumulate), whole)
 
 
 def test_a_cpu_reads_few_tokens_at_once_and_trains_alike(whole, monkeypatch):
     name = "titans_eqx.training.step.TOKENS_AT_ONCE_ON_CPU"
     monkeypatch.setattr(name, 2 * SEQ_LEN)
-    for one, other in zip(
-        jax.tree.leaves(two_steps(2, 1)), jax.tree.leaves(whole), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+    n_rows = set()
+
+    def seen(model, batch, **options):
+        n_rows.add(len(batch["inputs"]))
+        return batch_loss(model, batch, **options)
+
+    monkeypatch.setattr("titans_eqx.training.loss.batch_loss", seen)
+    assert_alike(two_steps(2, 1), whole)
+    assert n_rows == {2}  # of the four of each device
 
 
 AT_ONCE = {
