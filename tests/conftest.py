@@ -49,6 +49,10 @@ def known_flags(flags: tuple[str, ...]) -> list[str]:
 # the workers of pytest-xdist and the subprocesses that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TITANS_EQX_HUGE_PAGES"] = "0"  # nothing may start pytest again
+# Workers have all of their memory in huge pages, what Python allocates included: where
+# a page is dear, as in some virtual machines, up to a third of the time.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+os.environ.setdefault("PYTHONMALLOC", "malloc")
 if ARE_FLAGS_SET not in os.environ:
     devices = f"--xla_force_host_platform_device_count={N_DEVICES}"
     flags = [os.environ.get("XLA_FLAGS", ""), devices, *known_flags(FASTER)]

@@ -1,5 +1,7 @@
 """What the products with gradients of their own have in common."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -72,22 +74,30 @@ def platform(request, monkeypatch):
 
 @cases
 @pytest.mark.usefixtures("platform", "x64")
-def test_product_and_gradients_are_those_by_hand(product, x, weight, getkey):
-    operands = jr.normal(getkey(), x), jr.normal(getkey(), weight)
-    y, pull_back = jax.vjp(product, *operands)
-    gradient = jr.normal(getkey(), y.shape)
-    expected = BY_HAND[product](*map(np.asarray, (*operands, gradient)))
-    for ours, theirs in zip((y, *pull_back(gradient)), expected, strict=True):
+def test_product_and_gradients_are_those_by_hand(product, x, weight):
+    @jax.jit
+    def product_and_gradients(x, weight, gradient):
+        y, pull_back = jax.vjp(product, x, weight)
+        return y, *pull_back(gradient)
+
+    rng = np.random.default_rng(0)
+    operands = rng.normal(size=x), rng.normal(size=weight)
+    gradient = rng.normal(size=jax.eval_shape(product, *operands).shape)
+    actual = product_and_gradients(*operands, gradient)
+    expected = BY_HAND[product](*operands, gradient)
+    for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 @cases
 @pytest.mark.usefixtures("platform", "x64")
-def test_derivatives_of_both_modes_and_orders(product, x, weight, getkey):
+def test_derivatives_of_both_modes_and_orders(product, x, weight):
+    @jax.jit  # many of its operations are compiled as one program in place of many
     def loss(x, weight):
         return jnp.sum(jnp.sin(product(jnp.cos(x), jnp.sin(weight))))
 
-    operands = jr.normal(getkey(), x), jr.normal(getkey(), weight)
+    rng = np.random.default_rng(0)
+    operands = rng.normal(size=x), rng.normal(size=weight)
     check_grads(loss, operands, order=2, modes=["fwd", "rev"])
 
 
@@ -110,9 +120,10 @@ def plain_taps(rows, kernel):
 @pytest.mark.parametrize(
     "axes", [(0, None), (1, None), (2, None), (None, 1), (0, 0), (1, 2)]
 )
-def test_batches_of_either_operand(product, plain, shapes, axes, getkey, x64):
+def test_batches_of_either_operand(product, plain, shapes, axes, x64):
+    rng = np.random.default_rng(0)
     operands = [
-        jr.normal(getkey(), shape if axis is None else np.insert(shape, axis, 3))
+        rng.normal(size=shape if axis is None else np.insert(shape, axis, 3))
         for shape, axis in zip(shapes, axes, strict=True)
     ]
 
@@ -120,12 +131,13 @@ def test_batches_of_either_operand(product, plain, shapes, axes, getkey, x64):
         def loss(x, weight):
             return jnp.sum(jnp.sin(product(x, weight)))
 
-        return jax.vmap(jax.grad(loss, (0, 1)), axes)(*operands)
+        return jax.jit(jax.vmap(jax.grad(loss, (0, 1)), axes))(*operands)
 
     for ours, theirs in zip(grads(product), grads(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@partial(jax.jit, static_argnums=0)
 def gradients(product, x, weight):
     def loss(x, weight):
         return jnp.sum(jnp.sin(jax.vmap(product, (0, None))(x, weight)))
