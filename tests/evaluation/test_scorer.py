@@ -32,11 +32,22 @@ def test_memories_that_start_anew_do_not_make_longer_blocks(monkeypatch):
 
 
 def test_examples_are_scored_as_streams(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_LEN", 8)
+    n_tokens, n_rows, score = 8, set(), module.token_loss
+
+    def token_loss(logits, *others):
+        n_rows.add(len(logits))
+        return score(logits, *others)
+
+    monkeypatch.setattr(module, "BLOCK_LEN", n_tokens)
+    monkeypatch.setattr(module, "token_loss", token_loss)
+    name = "titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU"
+    monkeypatch.setattr(name, n_tokens)
     model = small_model(small_config())
     task = build_task(MqarConfig(vocab_size=12, n_pairs=2))
     examples = list(TaskExamples(task, 19, 5, 0, "train"))
-    scored = list(StreamScorer(model, batch_size=4)(examples))
+    batch_size = 2 * jax.device_count()
+    scored = list(StreamScorer(model, batch_size)(examples))
+    assert n_rows == {1}  # of the two of each device
     assert len(scored) == 5
     run = eqx.filter_jit(lambda model, ids: model(ids)[0])
     for example, (loss, is_correct) in zip(examples, scored, strict=True):

@@ -9,7 +9,7 @@ from titans_eqx.sharding.mesh import batch_sharding, build_mesh, replicated
 from titans_eqx.training.accumulate import in_microbatches
 from titans_eqx.training.loss import batch_loss
 from titans_eqx.training.state import init_train_state
-from titans_eqx.training.step import build_train_step
+from titans_eqx.training.step import build_eval_step, build_train_step
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "double_precision")
 
@@ -17,20 +17,29 @@ BATCH, SEQ_LEN = 8, 6
 TOLERANCE = 1e-10  # float64; sums in another order
 
 
-def two_steps(n_devices, accumulate):
-    """State and metrics after steps whose tokens are not scored evenly."""
-    mesh = build_mesh(BATCH, data=n_devices)
-    optimizer = optax.sgd(0.1)
+def draw_batch(rng):
+    """Rows whose tokens are not scored evenly."""
+    tokens = rng.integers(VOCAB, size=(BATCH, SEQ_LEN + 1), dtype=np.int32)
+    mask = rng.random((BATCH, SEQ_LEN)) < np.linspace(0, 1, BATCH)[:, None]
+    return {"inputs": tokens[:, :-1], "targets": tokens[:, 1:], "mask": mask}
+
+
+def first_state(mesh, optimizer):
     config = small_config(pattern="transformer", n_layers=1)
     state, static = init_train_state(small_model(config), optimizer)
-    state = jax.device_put(jax.tree.map(np.array, state), replicated(mesh))
+    return jax.device_put(jax.tree.map(np.array, state), replicated(mesh)), static
+
+
+def two_steps(n_devices, accumulate):
+    """State and metrics after two steps."""
+    mesh = build_mesh(BATCH, data=n_devices)
+    optimizer = optax.sgd(0.1)
+    state, static = first_state(mesh, optimizer)
     step = build_train_step(optimizer, static, mesh, accumulate=accumulate)
     rng = np.random.default_rng(0)
     for _ in range(2):
-        tokens = rng.integers(VOCAB, size=(BATCH, SEQ_LEN + 1), dtype=np.int32)
-        mask = rng.random((BATCH, SEQ_LEN)) < np.linspace(0, 1, BATCH)[:, None]
-        batch = {"inputs": tokens[:, :-1], "targets": tokens[:, 1:], "mask": mask}
-        state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)))
+        batch = jax.device_put(draw_batch(rng), batch_sharding(mesh))
+        state, metrics = step(state, batch)
     return jax.device_get((state, metrics))
 
 
@@ -51,7 +60,7 @@ def test_parts_of_a_batch_train_like_the_whole(whole, n_devices, accumulate):
 
 
 def test_a_cpu_reads_few_tokens_at_once_and_trains_alike(whole, monkeypatch):
-    name = "titans_eqx.training.step.TOKENS_AT_ONCE_ON_CPU"
+    name = "titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU"
     monkeypatch.setattr(name, 2 * SEQ_LEN)
     n_rows = set()
 
@@ -62,6 +71,24 @@ def test_a_cpu_reads_few_tokens_at_once_and_trains_alike(whole, monkeypatch):
     monkeypatch.setattr("titans_eqx.training.loss.batch_loss", seen)
     assert_alike(two_steps(2, 1), whole)
     assert n_rows == {2}  # of the four of each device
+
+
+def test_a_cpu_scores_few_tokens_at_once_and_alike(monkeypatch):
+    mesh, n_rows = build_mesh(BATCH, data=2), set()
+    state, static = first_state(mesh, optax.sgd(0.1))
+    batch = jax.device_put(draw_batch(np.random.default_rng(0)), batch_sharding(mesh))
+
+    def seen(model, batch):
+        n_rows.add(len(batch["inputs"]))
+        return batch_loss(model, batch)
+
+    whole = build_eval_step(static, mesh, seen)(state, batch)
+    assert n_rows == {4}
+    name = "titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU"
+    monkeypatch.setattr(name, SEQ_LEN)
+    in_parts = build_eval_step(static, mesh, seen)(state, batch)
+    assert n_rows == {4, 1}
+    assert_alike(in_parts, whole)
 
 
 AT_ONCE = {

@@ -111,7 +111,7 @@ def test_split_parameters_train_as_whole_ones(config, data, fsdp):
 def test_split_parameters_train_on_parts_of_a_batch(monkeypatch):
     config = model_config("transformer", n_layers=1)
     expected = Run(config, 1, 1)
-    monkeypatch.setattr("titans_eqx.training.step.TOKENS_AT_ONCE_ON_CPU", SEQ_LEN)
+    monkeypatch.setattr("titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU", SEQ_LEN)
     run = Run(config, 1, 2)  # two rows of each device, one after the other
     np.testing.assert_allclose(run.losses, expected.losses, rtol=TOLERANCE)
 

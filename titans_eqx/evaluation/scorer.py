@@ -22,6 +22,7 @@ from titans_eqx.sharding.mesh import (
     replicated,
 )
 from titans_eqx.terminal import phase
+from titans_eqx.training.accumulate import Inputs, map_parts, most_tokens_at_once
 from titans_eqx.training.loss import Batch, TokenLoss, token_loss
 
 
@@ -64,8 +65,14 @@ class StreamScorer:
             arrays: PyTree[Array], state: ModelState, block: Batch
         ) -> tuple[ModelState, TokenLoss]:
             model = eqx.combine(arrays, static)
-            logits, state = vmap(model)(block["inputs"], state)
-            return state, token_loss(logits, block["targets"], block["mask"])
+
+            def read_rows(inputs: Inputs) -> tuple[ModelState, TokenLoss]:
+                block, state = inputs
+                logits, state = vmap(model)(block["inputs"], state)
+                return state, token_loss(logits, block["targets"], block["mask"])
+
+            at_once = most_tokens_at_once(self._mesh)
+            return map_parts(read_rows, (block, state), tokens_at_once=at_once)
 
         def forget(arrays: PyTree[Array], state: ModelState) -> ModelState:
             return jax.vmap(eqx.combine(arrays, static).forget)(state)

@@ -11,19 +11,14 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from titans_eqx.nn.remat import RematLevel, recomputing
 from titans_eqx.nn.tree import select
-from titans_eqx.sharding.mesh import (
-    BATCH,
-    BATCH_AXES,
-    REPLICATED,
-    AnyMesh,
-    is_on_cpu,
-)
+from titans_eqx.sharding.mesh import BATCH, BATCH_AXES, REPLICATED, AnyMesh
 from titans_eqx.sharding.parameters import partition_specs
 from titans_eqx.sharding.varying import vary_over
 from titans_eqx.training.accumulate import (
-    TOKENS_AT_ONCE_ON_CPU,
     Inputs,
     in_microbatches,
+    map_parts,
+    most_tokens_at_once,
 )
 from titans_eqx.training.average import add_to_average
 from titans_eqx.training.loss import (
@@ -163,7 +158,8 @@ def build_eval_step(
     Args:
         static: From `init_train_state`.
         mesh: Its devices each take a part of the batch.
-        score: Of the model and a device's part of a batch.
+        score: Of the model and some rows of a batch; on a CPU one row at a time, or as
+            many as have 512 tokens, as in a training step.
     """
 
     def eval_step(state: TrainState, batch: Batch) -> SequenceSums:
@@ -172,11 +168,17 @@ def build_eval_step(
         def local_sums(
             parameters: PyTree[Array], frozen: PyTree[Array], batch: Batch
         ) -> SequenceSums:
-            scores = score(whole(parameters, frozen), batch)
-            return SequenceSums(
-                loss=jnp.sum(scores.loss, axis=1),
-                n_scored=jnp.sum(batch["mask"], axis=1, dtype=jnp.int32),
-                n_correct=jnp.sum(scores.is_correct, axis=1, dtype=jnp.int32),
+            def of_rows(inputs: Inputs) -> SequenceSums:
+                batch, _ = inputs
+                scores = score(whole(parameters, frozen), batch)
+                return SequenceSums(
+                    loss=jnp.sum(scores.loss, axis=1),
+                    n_scored=jnp.sum(batch["mask"], axis=1, dtype=jnp.int32),
+                    n_correct=jnp.sum(scores.is_correct, axis=1, dtype=jnp.int32),
+                )
+
+            return map_parts(
+                of_rows, (batch, None), tokens_at_once=most_tokens_at_once(mesh)
             )
 
         arrays = (state.parameters, state.frozen)
@@ -212,7 +214,7 @@ def _local_loss(
     loss_sum = in_microbatches(
         whole_sum,
         accumulate,
-        tokens_at_once=TOKENS_AT_ONCE_ON_CPU if is_on_cpu(mesh) else None,
+        tokens_at_once=most_tokens_at_once(mesh),
     )
 
     def local_loss(
