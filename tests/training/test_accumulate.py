@@ -59,16 +59,24 @@ def test_parts_of_a_batch_train_like_the_whole(whole, n_devices, accumulate):
     assert_alike(two_steps(n_devices, accumulate), whole)
 
 
-def test_a_cpu_reads_few_tokens_at_once_and_trains_alike(whole, monkeypatch):
-    name = "titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU"
-    monkeypatch.setattr(name, 2 * SEQ_LEN)
-    n_rows = set()
+def counting_rows(n_rows):
+    """The loss of some rows, which notes how many it is given."""
 
-    def seen(model, batch, **options):
+    def counted(model, batch, **options):
         n_rows.add(len(batch["inputs"]))
         return batch_loss(model, batch, **options)
 
-    monkeypatch.setattr("titans_eqx.training.loss.batch_loss", seen)
+    return counted
+
+
+ON_CPU = "titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU"
+
+
+def test_a_cpu_reads_few_tokens_at_once_and_trains_alike(whole, monkeypatch):
+    n_rows = set()
+    monkeypatch.setattr(ON_CPU, 2 * SEQ_LEN)
+    counted = counting_rows(n_rows)
+    monkeypatch.setattr("titans_eqx.training.loss.batch_loss", counted)
     assert_alike(two_steps(2, 1), whole)
     assert n_rows == {2}  # of the four of each device
 
@@ -77,16 +85,11 @@ def test_a_cpu_scores_few_tokens_at_once_and_alike(monkeypatch):
     mesh, n_rows = build_mesh(BATCH, data=2), set()
     state, static = first_state(mesh, optax.sgd(0.1))
     batch = jax.device_put(draw_batch(np.random.default_rng(0)), batch_sharding(mesh))
-
-    def seen(model, batch):
-        n_rows.add(len(batch["inputs"]))
-        return batch_loss(model, batch)
-
-    whole = build_eval_step(static, mesh, seen)(state, batch)
+    counted = counting_rows(n_rows)
+    whole = build_eval_step(static, mesh, counted)(state, batch)
     assert n_rows == {4}
-    name = "titans_eqx.training.accumulate.TOKENS_AT_ONCE_ON_CPU"
-    monkeypatch.setattr(name, SEQ_LEN)
-    in_parts = build_eval_step(static, mesh, seen)(state, batch)
+    monkeypatch.setattr(ON_CPU, SEQ_LEN)
+    in_parts = build_eval_step(static, mesh, counted)(state, batch)
     assert n_rows == {4, 1}
     assert_alike(in_parts, whole)
 

@@ -57,9 +57,7 @@ def in_microbatches(
     def of_batch(
         parameters: PyTree[Array], frozen: PyTree[Array], inputs: Inputs
     ) -> tuple[Float[Array, ""], tuple[Array, PyTree[Array]]]:
-        n = n_parts
-        if tokens_at_once is not None:
-            n = _smaller_parts(inputs[0], n_parts, tokens_at_once)
+        n = _smaller_parts(inputs[0], n_parts, tokens_at_once)
         summed = loss_sum if n == 1 else _in_parts(loss_sum, n)
         return summed(parameters, frozen, inputs)
 
@@ -80,8 +78,6 @@ def map_parts(
         tokens_at_once: Parts are as large as they may be with so many, one row at
             least; None for all rows at once.
     """
-    if tokens_at_once is None:
-        return function(inputs)
     n_parts = _smaller_parts(inputs[0], 1, tokens_at_once)
     if n_parts == 1:
         return function(inputs)
@@ -98,8 +94,10 @@ def _join(parts: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(lambda x: rearrange(x, "n batch ... -> (n batch) ..."), parts)
 
 
-def _smaller_parts(batch: Batch, n_parts: int, tokens_at_once: int) -> int:
+def _smaller_parts(batch: Batch, n_parts: int, tokens_at_once: int | None) -> int:
     """A multiple of a number of parts, whose parts have few tokens."""
+    if tokens_at_once is None:
+        return n_parts
     n_rows = max(len(x) for x in batch.values())
     row_len = max((x.shape[1] for x in batch.values() if x.ndim > 1), default=1)
     rows_at_once = max(1, tokens_at_once // row_len)

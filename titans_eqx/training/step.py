@@ -212,9 +212,7 @@ def _local_loss(
         return loss, (n_scored, rest[0] if rest else None)
 
     loss_sum = in_microbatches(
-        whole_sum,
-        accumulate,
-        tokens_at_once=most_tokens_at_once(mesh),
+        whole_sum, accumulate, tokens_at_once=most_tokens_at_once(mesh)
     )
 
     def local_loss(
